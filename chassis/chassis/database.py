@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PostgreSQL: transactions that carry their outgoing messages with them."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from google.protobuf.message import Message
+from sqlalchemy import Row, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis import telemetry
+from chassis.bus import Outgoing
+from chassis.errors import Unavailable
+from chassis.ids import new_ulid
+from chassis.settings import ServiceSettings
+
+_PUT_OUTBOX = """
+INSERT INTO outbox (message_id, type, payload, headers)
+SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:payloads AS bytea[]), CAST(:traces AS text[]))
+"""
+
+
+class Transaction:
+    """One transaction: SQL in, messages out, all or nothing."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.after_commit: list[Outgoing] = []
+        self._session: AsyncSession | None = None
+        self._announced: list[tuple[str, Message]] = []
+
+    @property
+    def session(self) -> AsyncSession:
+        """The same transaction for SQLModel."""
+        if self._session is None:
+            self._session = AsyncSession(self.connection, expire_on_commit=False)
+        return self._session
+
+    async def execute(self, sql: str, **parameters: Any) -> int:
+        """Run one statement with `:named` parameters; answers the number of rows it touched."""
+        return (await self.connection.execute(text(sql), parameters)).rowcount
+
+    async def rows(self, sql: str, **parameters: Any) -> Sequence[Row[Any]]:
+        """Run one statement and return its rows."""
+        return (await self.connection.execute(text(sql), parameters)).fetchall()
+
+    async def row(self, sql: str, **parameters: Any) -> Row[Any] | None:
+        """Run one statement and return its first row, if any."""
+        return (await self.connection.execute(text(sql), parameters)).first()
+
+    async def value(self, sql: str, **parameters: Any) -> Any:
+        """Run one statement and return the first column of its first row, None without rows."""
+        return (await self.connection.execute(text(sql), parameters)).scalar()
+
+    def publish(self, message: Message) -> None:
+        """Announce a domain event: it goes out if, and only if, this transaction commits."""
+        self._announced.append((new_ulid(), message))
+
+    def publish_after_commit(self, subject: str, payload: bytes, message_id: str) -> None:
+        """Hand a message to the consumer that runs this transaction, to be published between commit and ack.
+
+        Nothing but the redelivery of the incoming messages brings it back after a crash, so the same incoming messages
+        must lead to the same outgoing ones, with the same ids.
+        """
+        self.after_commit.append(Outgoing(subject, payload, message_id))
+
+    async def flush(self) -> bool:
+        """Write pending objects and announced messages; tells whether there are messages for the relay."""
+        if self._session is not None:
+            await self._session.flush()
+        if not self._announced:
+            return False
+        carrier: dict[str, str] = {}
+        telemetry.inject(carrier)
+        await self.execute(
+            _PUT_OUTBOX,
+            ids=[message_id for message_id, _ in self._announced],
+            types=[message.DESCRIPTOR.full_name for _, message in self._announced],
+            payloads=[message.SerializeToString() for _, message in self._announced],
+            traces=[carrier.get("traceparent", "")] * len(self._announced),
+        )
+        self._announced.clear()
+        return True
+
+    async def close(self) -> None:
+        """Let go of the session, never of the connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class Database:
+    """The database of one service."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.name = settings.database_name
+        server = make_url(settings.postgres_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+        self.engine: AsyncEngine = create_async_engine(
+            server.set(database=self.name),
+            pool_size=settings.postgres_pool,
+            max_overflow=0,
+            pool_timeout=10,
+            connect_args={
+                "timeout": 5,
+                "server_settings": {"application_name": f"dangol-{settings.service}"},
+            },
+        )
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._server = server
+        self._wake: list[Callable[[], None]] = []
+
+    def on_announced(self, wake: Callable[[], None]) -> None:
+        """Call `wake` after each commit that left messages in the outbox."""
+        self._wake.append(wake)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Open a transaction; commits at the end, rolls back on any exception."""
+        async with self.engine.connect() as connection:
+            tx = Transaction(connection)
+            async with connection.begin():
+                try:
+                    yield tx
+                    announced = await tx.flush()
+                finally:
+                    await tx.close()
+        if announced:
+            for wake in self._wake:
+                wake()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Open a connection for single reads: no transaction, so no round trips for one."""
+        async with self._reader.connect() as connection:
+            tx = Transaction(connection)
+            try:
+                yield tx
+            finally:
+                await tx.close()
+
+    async def check(self) -> None:
+        """Raise `Unavailable` unless PostgreSQL answers."""
+        try:
+            async with self.snapshot() as tx:
+                await tx.value("SELECT 1")
+        except Exception as error:
+            if lost_connection(error):
+                raise Unavailable("PostgreSQL does not answer") from error
+            raise
+
+    async def create(self) -> None:
+        """Create the database when it does not exist."""
+        connection = await asyncpg.connect(
+            self._server.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+        )
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.name):
+                quoted = '"' + self.name.replace('"', '""') + '"'
+                await connection.execute(f"CREATE DATABASE {quoted}")
+        except asyncpg.DuplicateDatabaseError:
+            pass
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+def lost_connection(error: BaseException) -> bool:
+    """Tell whether an error means that PostgreSQL could not be reached, so that the same work may succeed later."""
+    if isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, InterfaceError)):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    seen: BaseException | None = cause
+    while seen is not None:
+        if isinstance(
+            seen,
+            (
+                OSError,
+                asyncpg.PostgresConnectionError,
+                asyncpg.CannotConnectNowError,
+                asyncpg.AdminShutdownError,
+                asyncpg.CrashShutdownError,
+                asyncpg.TooManyConnectionsError,
+                asyncpg.InterfaceError,
+                Unavailable,
+            ),
+        ):
+            return True
+        seen = seen.__cause__
+    return False

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page tokens: where the next page starts, opaque to the caller (AIP-158)."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from chassis.errors import Invalid
+
+DEFAULT_PAGE_SIZE = 100
+
+
+def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:
+    """Return the size to use: the default when the caller named none."""
+    return requested or default
+
+
+def encode_token(position: Mapping[str, Any]) -> str:
+    """Pack the position of the last row of a page."""
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
+def decode_token(token: str) -> dict[str, Any]:
+    """Unpack what `encode_token` packed; raises `Invalid` on anything else, `{}` for an empty token."""
+    if not token:
+        return {}
+    try:
+        position = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, binascii.Error):
+        position = None
+    if not isinstance(position, dict):
+        raise Invalid.field("page_token", "must be the next_page_token of an earlier answer")
+    return position

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chassis as a service uses it: consume, announce, answer, on real engines."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from chassis import mapping
+from chassis.bus import Bus
+from chassis.database import Database, Transaction
+from chassis.errors import Invalid, NotFound
+from chassis.rpc import Servicer
+from chassis.service import Service
+from chassis.settings import ServiceSettings
+from chassis.streams import RESOLVED, Delivery, Subscription
+from chassis.testing import Engines, RunningService, running
+from dangol.events.v1.events_pb2 import Event, EventBatch
+from dangol.operations.v1 import operations_pb2 as operations
+from dangol.operations.v1.operations_pb2_grpc import DeadLetterServiceStub
+from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1.profile_pb2_grpc import (
+    ProfileServiceServicer,
+    ProfileServiceStub,
+    add_ProfileServiceServicer_to_server,
+)
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+class Settings(ServiceSettings):
+    service: ClassVar[str] = "sample"
+
+
+class SampleRpc(ProfileServiceServicer):
+    """Answers one profile, refuses the others in different ways."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def GetProfile(
+        self, request: pb.GetProfileRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetProfileResponse:
+        if request.profile == "bug":
+            raise KeyError("secret detail")
+        if request.profile != "user_id:known":
+            raise NotFound(f"no profile {request.profile}")
+        async with self._database.snapshot() as tx:
+            count = await tx.value("SELECT count(*) FROM fragment_profiles")
+        return pb.GetProfileResponse(profile=pb.Profile(profile_id="prf_1", event_counts={"x": count}))
+
+
+async def on_resolved(tx: Transaction, messages: Sequence[EventBatch]) -> None:
+    """Map each event's fragment, announce the change; the name `poison` never works, `flaky` once."""
+    events = [event for batch in messages for event in batch.events]
+    if any(event.name == "poison" for event in events):
+        raise Invalid.field("name", "is poison")
+    changed = await mapping.learn(
+        tx,
+        [UUID(bytes=event.fragment_id) for event in events],
+        [UUID(bytes=event.profile_id) for event in events],
+        [event.mapping_revision for event in events],
+    )
+    if changed:
+        mappings = [pb.FragmentMapping(fragment_id=c.fragment_id.bytes) for c in changed]
+        tx.publish(pb.FragmentsRemapped(mappings=mappings))
+
+
+attempts: list[str] = []
+
+
+async def on_conflict(tx: Transaction, deliveries: Sequence[Delivery[pb.ProfilesMerged]]) -> None:
+    """Fail at the first delivery."""
+    attempts.extend(f"{d.message_id}#{d.delivered_count}" for d in deliveries)
+    if not any(d.redelivered for d in deliveries):
+        raise RuntimeError("not yet")
+
+
+def build(settings: Settings) -> Service:
+    database = Database(settings)
+    return Service(
+        settings=settings,
+        bus=Bus(settings, "sample"),
+        database=database,
+        migrations=Path("none"),
+        servicers=[
+            Servicer("dangol.profile.v1.ProfileService", add_ProfileServiceServicer_to_server, SampleRpc(database))
+        ],
+        subscriptions=[
+            Subscription(EventBatch, on_resolved, subject=RESOLVED),
+            Subscription(pb.ProfilesMerged, on_conflict, inbox=False),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+async def service(engines: Engines) -> AsyncIterator[RunningService]:
+    async with running(build, Settings, engines) as sample:
+        yield sample
+
+
+def batch(*names: str, fragment: UUID | None = None, revision: int = 1) -> EventBatch:
+    fragment = fragment or uuid4()
+    return EventBatch(
+        events=[
+            Event(name=name, fragment_id=fragment.bytes, profile_id=fragment.bytes, mapping_revision=revision)
+            for name in names
+        ]
+    )
+
+
+async def test_handles_a_message_once_however_often_it_comes(service: RunningService) -> None:
+    """The inbox skips a message id that was handled before, even when the broker has forgotten it."""
+    fragment = uuid4()
+    before = len(await service.published(pb.FragmentsRemapped))
+    await service.deliver(batch("a", fragment=fragment), subject="events.resolved.0", message_ids=["once"])
+    # Another subject makes another broker key; the id is the same.
+    async with service.database.snapshot() as tx:
+        assert await tx.value("SELECT count(*) FROM inbox WHERE message_id = 'once'") == 1
+        assert await mapping.profile_of(tx, fragment) == fragment
+    assert len(await service.published(pb.FragmentsRemapped)) == before + 1
+
+
+async def test_buries_poison_and_handles_its_neighbours(service: RunningService) -> None:
+    """One message that never works neither blocks nor loses those that came with it."""
+    good = [uuid4(), uuid4()]
+    await service.deliver(
+        batch("a", fragment=good[0]), batch("poison"), batch("b", fragment=good[1]), subject="events.resolved.1"
+    )
+    async with service.database.snapshot() as tx:
+        assert [await mapping.profile_of(tx, fragment) for fragment in good] == good
+    stub = service.stub(DeadLetterServiceStub)
+    answer = await stub.ListDeadLetters(operations.ListDeadLettersRequest(consumer="sample-events-resolved"))
+    assert [letter.error for letter in answer.dead_letters] == ["Invalid: name: is poison"]
+    assert answer.dead_letters[0].subject == "events.resolved.1"
+    ids = [letter.dead_letter_id for letter in answer.dead_letters]
+    replayed = await stub.ReplayDeadLetters(operations.ReplayDeadLettersRequest(dead_letter_ids=ids))
+    assert replayed.replayed_count == 1
+    await service.settled()
+    again = await stub.ListDeadLetters(operations.ListDeadLettersRequest())
+    assert [letter.dead_letter_id > ids[0] for letter in again.dead_letters] == [True]
+
+
+async def test_tries_again_what_failed(service: RunningService) -> None:
+    """An unforeseen error leads to another delivery."""
+    await service.deliver(pb.ProfilesMerged(profile_id="prf_x"), message_ids=["flaky"])
+    assert attempts == ["flaky#1", "flaky#2"]
+
+
+async def test_buries_what_cannot_be_decoded(service: RunningService) -> None:
+    """Rubbish on a subject ends among the dead letters."""
+    await service.bus.publish("events.resolved.0", b"\xff\xff rubbish", message_id="rubbish")
+    await service.settled()
+    answer = await service.stub(DeadLetterServiceStub).ListDeadLetters(operations.ListDeadLettersRequest())
+    assert "rubbish" in [letter.message_id for letter in answer.dead_letters]
+
+
+async def test_answers_a_caller_with_the_scope(service: RunningService) -> None:
+    answer = await service.stub(ProfileServiceStub, ["profile.read"]).GetProfile(
+        pb.GetProfileRequest(profile="user_id:known")
+    )
+    assert answer.profile.profile_id == "prf_1"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "profile", "code", "words"),
+    [
+        (["metrics.read"], "user_id:known", grpc.StatusCode.PERMISSION_DENIED, "profile.read"),
+        (["profile.read"], "user_id:x", grpc.StatusCode.NOT_FOUND, "no profile user_id:x"),
+        (["profile.read"], "", grpc.StatusCode.INVALID_ARGUMENT, "profile: is required"),
+        (["profile.read"], "x" * 2000, grpc.StatusCode.INVALID_ARGUMENT, "at most 1024"),
+        (["profile.read"], "bug", grpc.StatusCode.INTERNAL, "internal error"),
+    ],
+)
+async def test_says_what_is_wrong(
+    service: RunningService, scopes: list[str], profile: str, code: grpc.StatusCode, words: str
+) -> None:
+    """Each error has its code and its words, and a bug shows nothing of itself."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub(ProfileServiceStub, scopes).GetProfile(pb.GetProfileRequest(profile=profile))
+    assert caught.value.code() == code
+    assert words in (caught.value.details() or "")
+    assert "secret detail" not in str(caught.value)
+
+
+async def test_names_field_and_rule_in_the_details(service: RunningService) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest())
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    assert [(v.field, v.description) for v in bad_request.field_violations] == [("profile", "is required")]
+
+
+@pytest.mark.parametrize("header", ["", "Bearer ", "Bearer nonsense", "Basic abc"])
+async def test_refuses_a_caller_nobody_knows(service: RunningService, header: str) -> None:
+    async with grpc.aio.insecure_channel(service.target) as plain:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ProfileServiceStub(plain).GetProfile(
+                pb.GetProfileRequest(profile="user_id:known"), metadata=[("authorization", header)]
+            )
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_takes_the_development_key_in_local_mode(service: RunningService) -> None:
+    """A gRPC client needs no token tool to try things out."""
+    async with grpc.aio.insecure_channel(service.target) as plain:
+        answer = await ProfileServiceStub(plain).GetProfile(
+            pb.GetProfileRequest(profile="user_id:known"),
+            metadata=[("authorization", "Bearer dk_secret_local")],
+        )
+    assert answer.profile.profile_id == "prf_1"
