@@ -16,7 +16,7 @@ _LIFETIME_S = 300.0
 _RENEW_S = 60.0
 
 
-class CallerToken(UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class CallerToken(UnaryUnaryClientInterceptor):
     """Puts a caller token and the trace on every call; the token is renewed before it expires."""
 
     def __init__(self, signer: TokenSigner, caller: str, scopes: Iterable[str]) -> None:
@@ -29,18 +29,21 @@ class CallerToken(UnaryUnaryClientInterceptor):  # type: ignore[misc]
     async def intercept_unary_unary(
         self,
         continuation: Callable[[ClientCallDetails, Any], Awaitable[Any]],
-        details: ClientCallDetails,
+        client_call_details: ClientCallDetails,
         request: Any,
     ) -> Any:
         """Add the metadata and go on."""
-        metadata = Metadata(*(details.metadata or ()))
-        if "authorization" not in metadata:
-            metadata.add("authorization", f"Bearer {self._current()}")
+        metadata = Metadata(*(client_call_details.metadata or ()))
+        metadata.add("authorization", f"Bearer {self._current()}")
         carrier: dict[str, str] = {}
         telemetry.inject(carrier)
         for name, value in carrier.items():
             metadata.add(name, value)
-        return await continuation(details._replace(metadata=metadata), request)
+        details = client_call_details
+        return await continuation(
+            ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready),
+            request,
+        )
 
     def _current(self) -> str:
         if time.monotonic() >= self._renew_at:

@@ -58,7 +58,7 @@ async def learn(
     if not fragment_ids:
         return []
     rows = await tx.rows(_LEARN, fragments=list(fragment_ids), profiles=list(profile_ids), revisions=list(revisions))
-    return [Remapped(*row) for row in rows]
+    return [Remapped(row.fragment_id, row.old_profile_id, row.new_profile_id) for row in rows]
 
 
 async def profile_of(tx: Transaction, fragment_id: UUID) -> ProfileId | None:
@@ -79,4 +79,4 @@ async def fragments_of(tx: Transaction, fragment_id: UUID) -> tuple[ProfileId, l
     )
     if not rows:
         return None
-    return ProfileId(rows[0][0]), [FragmentId(row[1]) for row in rows]
+    return ProfileId(rows[0].profile_id), [FragmentId(row.fragment_id) for row in rows]

@@ -20,7 +20,7 @@ async def migrate(database: Database, folder: Path) -> None:
     async with database.engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await connection.run_sync(_upgrade, _CHASSIS, "chassis_version")
-        if folder.is_dir():
+        if folder.is_dir():  # noqa: ASYNC240  a look at one local folder, once per process
             await connection.run_sync(_upgrade, folder, "alembic_version")
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from dangol.options.v1 import options_pb2
@@ -94,15 +94,15 @@ class Door(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
         """Wrap the handler of a method of ours."""
-        handler = await continuation(details)
-        if handler is None or details.method[1:].startswith(_OPEN_SERVICES):
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method[1:].startswith(_OPEN_SERVICES):
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap(details.method, handler.unary_unary),
+            self._wrap(handler_call_details.method, cast(Handler, handler.unary_unary)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -234,9 +234,9 @@ class RpcServer:
 
     async def set_ready(self, ready: bool) -> None:
         """Say through `grpc.health.v1` whether calls are welcome."""
-        serving = health_pb2.HealthCheckResponse.ServingStatus
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
-            await self._health.set(name, serving.SERVING if ready else serving.NOT_SERVING)
+            await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, finish those in hand, close."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from dangol.options.v1 import options_pb2
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chassis.errors import Invalid, Violation
@@ -49,7 +49,8 @@ def _field_check(field: FieldDescriptor, partial: bool) -> Check | None:
     behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     if OUTPUT_ONLY in behavior and not partial:
         return _clear(field)
-    top_level = "update_mask" in field.containing_type.fields_by_name
+    owner = field.containing_type
+    top_level = owner is not None and "update_mask" in owner.fields_by_name
     required = REQUIRED in behavior and (not partial or top_level)
     value_checks = _value_checks(field, partial)
     max_items = field.GetOptions().Extensions[options_pb2.rules].max_items
@@ -105,7 +106,7 @@ def _value_checks(field: FieldDescriptor, partial: bool) -> list[ValueCheck]:
         return [_nested(field.message_type, partial)]
     checks: list[ValueCheck] = []
     if field.enum_type is not None:
-        checks.append(_known_enum(field))
+        checks.append(_known_enum(field.enum_type))
     if field.GetOptions().HasExtension(options_pb2.rules):
         rules = field.GetOptions().Extensions[options_pb2.rules]
         is_text = field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
@@ -121,12 +122,12 @@ def _nested(descriptor: Descriptor, partial: bool) -> ValueCheck:
     return check
 
 
-def _known_enum(field: FieldDescriptor) -> ValueCheck:
-    numbers = field.enum_type.values_by_number
+def _known_enum(enum: EnumDescriptor) -> ValueCheck:
+    numbers = enum.values_by_number
 
     def check(value: int, name: str) -> Iterator[Violation]:
         if value not in numbers:
-            yield Violation(name, f"{value} is not a value of {field.enum_type.name}")
+            yield Violation(name, f"{value} is not a value of {enum.name}")
 
     return check
 

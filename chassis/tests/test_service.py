@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
-from chassis import mapping
 from chassis.bus import Bus
 from chassis.database import Database, Transaction
 from chassis.errors import Invalid, NotFound
@@ -28,6 +27,8 @@ from dangol.profile.v1.profile_pb2_grpc import (
 )
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+from chassis import mapping
 
 
 class Settings(ServiceSettings):

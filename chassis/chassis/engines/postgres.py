@@ -89,9 +89,7 @@ class PostgresEngine(Engine):
     setting: ClassVar[str] = "DANGOL_POSTGRES_PORT"
     gentle_signal: ClassVar[signal.Signals] = signal.SIGINT
 
-    def __init__(
-        self, folder: Path, port: int, *, output: int | None = None, throwaway: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, port: int, *, output: int | None = None, throwaway: bool = False) -> None:
         super().__init__(folder, port, output=output)
         self._throwaway = throwaway
 
@@ -146,9 +144,7 @@ class PostgresEngine(Engine):
         file = self._data / "PG_VERSION"
         found = file.read_text(encoding="ascii").strip() if file.exists() else "something else"
         if found != VERSION:
-            raise EngineError(
-                f"{self._data} was made by PostgreSQL {found}, and this is PostgreSQL {VERSION}"
-            )
+            raise EngineError(f"{self._data} was made by PostgreSQL {found}, and this is PostgreSQL {VERSION}")
 
     def _configure(self, data: Path) -> None:
         settings = SETTINGS | {"port": str(self.port)} | (THROWAWAY_SETTINGS if self._throwaway else {})
