@@ -55,7 +55,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
