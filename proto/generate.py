@@ -20,10 +20,15 @@ def generate(target: Path) -> None:
     (target / "dangol").mkdir(parents=True, exist_ok=True)
     outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     include = Path(protoc.__file__).parent / "_proto"
+    # Named by path, so that the virtual environment need not be on PATH.
+    plugins = [
+        f"--plugin={name}={Path(sys.executable).parent / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+    ]
     arguments = [
         "protoc",
         f"-I{PROTO}",
         f"-I{include}",
+        *plugins,
         *outputs,
         f"--descriptor_set_out={target / DESCRIPTORS}",
         "--include_imports",
