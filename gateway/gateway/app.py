@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only place where the gateway is put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from chassis.bus import Bus
+from chassis.keys import Keyring
+from gateway import health, telemetry
+from gateway.access import Gatekeeper
+from gateway.front import Front
+from gateway.ingest.browser import BrowserSettingsEndpoint
+from gateway.ingest.endpoint import IngestEndpoint
+from gateway.ingest.journal import Journal
+from gateway.limits import Limiter
+from gateway.problems import problem_of_exception
+from gateway.routes import DirectRoute
+from gateway.settings import Settings
+from gateway.transcode import contract
+from gateway.transcode.calls import Services
+from gateway.transcode.endpoint import ContractEndpoint
+
+
+def build(settings: Settings) -> FastAPI:
+    """Put the gateway together; nothing is opened before the application starts."""
+    gatekeeper = Gatekeeper(Keyring.from_settings(settings.api_keys, local=settings.local))
+    limiter = Limiter()
+    bus = Bus(settings, "gateway")
+    known = contract.load()
+    services = Services(settings, known.methods)
+    journal = Journal(bus, shards=settings.event_shards, max_waiting_bytes=settings.max_waiting_bytes)
+    telemetry.WAITING_BYTES.set_function(lambda: journal.waiting_bytes)
+    endpoints = (
+        IngestEndpoint(
+            gatekeeper, limiter, journal, shards=settings.event_shards, max_body_bytes=settings.max_body_bytes
+        ),
+        BrowserSettingsEndpoint(gatekeeper),
+        ContractEndpoint(known, services, gatekeeper, limiter, max_body_bytes=settings.max_body_bytes),
+    )
+    app = FastAPI(
+        title="Dangol",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(bus, services),
+        middleware=[Middleware(Front)],
+        exception_handlers={HTTPException: problem_of_exception},
+        routes=[DirectRoute(endpoint) for endpoint in endpoints],
+    )
+    app.include_router(health.router(health.Readiness({"jetstream": bus.check})))
+    return app
+
+
+def _lifespan(bus: Bus, services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.open()
+        # JetStream may come later than the gateway: until then /readyz says so, and ingest answers 503.
+        opening = asyncio.create_task(bus.open())
+        try:
+            yield
+        finally:
+            opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await opening
+            await bus.close()
+            await services.close()
+
+    return lifespan

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What clients of Segment send, as types: only what Dangol reads; unknown members are skipped unread.
+
+Properties, traits and context stay raw JSON, so that their bytes go through untouched.
+"""
+
+from typing import Any
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+Name = str | int | float | None
+"""An id or a name; raw HTTP users send numbers."""
+
+
+class Batch(Struct, rename="camel", gc=False):
+    """The body of `/v1/batch`."""
+
+    batch: list[Raw]
+    write_key: Any = None
+    sent_at: Any = None
+    context: Raw = Raw()
+
+
+class Single(Struct, rename="camel", gc=False):
+    """What the request itself needs of the body of `/v1/track` and the like."""
+
+    write_key: Any = None
+    sent_at: Any = None
+
+
+class Incoming(Struct, rename="camel", gc=False):
+    """One event. Times are `Any` because a bad one must not cost the event."""
+
+    type: str | None = None
+    message_id: Name = None
+    user_id: Name = None
+    anonymous_id: Name = None
+    previous_id: Name = None
+    group_id: Name = None
+    event: Name = None
+    name: Name = None
+    category: Name = None
+    timestamp: Any = None
+    original_timestamp: Any = None
+    sent_at: Any = None
+    properties: Raw = Raw()
+    traits: Raw = Raw()
+    context: Raw = Raw()
+
+
+class MessageIdOnly(Struct, rename="camel", gc=False):
+    """What is worth knowing of an event that is not taken."""
+
+    message_id: Any = None
+
+
+class TraitsOfContext(Struct, gc=False):
+    """Where RudderStack's Python client puts the traits of `identify`."""
+
+    traits: Raw = Raw()
+
+
+decode_batch = Decoder(Batch).decode
+decode_single = Decoder(Single).decode
+decode_incoming = Decoder(Incoming).decode
+decode_message_id = Decoder(MessageIdOnly).decode
+decode_members = Decoder(dict[str, Raw]).decode
+decode_traits_of_context = Decoder(TraitsOfContext).decode

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract as the gateway reads it at start: methods, HTTP bindings, options and comments, from the descriptor set."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    ServiceDescriptorProto,
+)
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from dangol.options.v1 import options_pb2
+
+_SERVED_BY = {"operations": "profile"}
+"""Packages that every service answers alike, and the one that the gateway asks."""
+_VERBS = ("get", "put", "post", "delete", "patch")
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One way of calling a method over HTTP."""
+
+    verb: str
+    template: str
+    body: str
+    """Name of the field that the body holds, `*` for all fields that the path does not bind, empty for none."""
+    response_body: str
+    """Name of the field that the answer is; empty for all of it."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC that is open to HTTP."""
+
+    descriptor: MethodDescriptor
+    bindings: tuple[Binding, ...]
+    scope: str
+    visitor: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the RPC."""
+        return self.descriptor.name
+
+    @property
+    def service(self) -> str:
+        """Full name of the proto service."""
+        return self.descriptor.containing_service.full_name
+
+    @property
+    def path(self) -> str:
+        """Path of the method in gRPC."""
+        return f"/{self.service}/{self.name}"
+
+    @property
+    def package(self) -> str:
+        """Short name of the package: `profile`, `operations`…"""
+        return self.service.split(".")[1]
+
+    @property
+    def served_by(self) -> str:
+        """Short name of the service that is asked."""
+        return _SERVED_BY.get(self.package, self.package)
+
+    @property
+    def is_idempotent(self) -> bool:
+        """True when calling twice is the same as calling once."""
+        return any(binding.verb == "GET" for binding in self.bindings)
+
+    @cached_property
+    def request_class(self) -> type[Message]:
+        """Class of the request."""
+        return GetMessageClass(self.descriptor.input_type)
+
+    @cached_property
+    def response_class(self) -> type[Message]:
+        """Class of the response."""
+        return GetMessageClass(self.descriptor.output_type)
+
+    def response_part(self, binding: Binding) -> Descriptor:
+        """Return the message type that a binding answers with."""
+        output: Descriptor = self.descriptor.output_type
+        return output.fields_by_name[binding.response_body].message_type if binding.response_body else output
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Every method that is open to HTTP, and the comments of everything."""
+
+    methods: Sequence[Method]
+    comments: Mapping[str, str]
+    """Comment by full name of message, field, enum value, service or method."""
+
+
+def load() -> Contract:
+    """Read the contract from the installed package `dangol`."""
+    return read((files("dangol") / "descriptors.binpb").read_bytes())
+
+
+def read(descriptor_set: bytes) -> Contract:
+    """Read a contract from a serialised `FileDescriptorSet` whose generated modules are installed."""
+    described = FileDescriptorSet.FromString(descriptor_set)
+    methods: list[Method] = []
+    comments: dict[str, str] = {}
+    for file in described.file:
+        if not file.package.startswith("dangol."):
+            continue
+        comments.update(_comments(file))
+        if file.service:
+            # The generated module brings the message classes into the pool.
+            importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+            methods.extend(_methods(file))
+    return Contract(tuple(methods), comments)
+
+
+def _methods(file: FileDescriptorProto) -> Iterator[Method]:
+    for service in file.service:
+        found = descriptor_pool.Default().FindServiceByName(f"{file.package}.{service.name}")
+        for method in found.methods:
+            options = method.GetOptions()
+            if not options.HasExtension(annotations_pb2.http):
+                continue
+            scope = options.Extensions[options_pb2.scope]
+            if not scope:
+                raise ValueError(f"{method.full_name} is open to HTTP and has no (dangol.options.v1.scope)")
+            bindings = tuple(_bindings(options.Extensions[annotations_pb2.http]))
+            yield Method(method, bindings, scope, options.Extensions[options_pb2.visitor])
+
+
+def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:
+    verb = rule.WhichOneof("pattern")
+    if verb in _VERBS:
+        yield Binding(verb.upper(), getattr(rule, verb), rule.body, rule.response_body)
+    elif verb == "custom":
+        yield Binding(rule.custom.kind.upper(), rule.custom.path, rule.body, rule.response_body)
+    for additional in rule.additional_bindings:
+        yield from _bindings(additional)
+
+
+def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    texts = {
+        tuple(at.path): _clean(at.leading_comments or at.trailing_comments) for at in file.source_code_info.location
+    }
+    for path, name in _names(file):
+        if texts.get(path):
+            yield name, texts[path]
+
+
+Path = tuple[int, ...]
+
+
+def _names(file: FileDescriptorProto) -> Iterator[tuple[Path, str]]:
+    """Pair the paths of source info (field numbers of `FileDescriptorProto`) with full names."""
+    yield (2,), file.package
+    for i, message in enumerate(file.message_type):
+        yield from _names_in_message((4, i), f"{file.package}.{message.name}", message)
+    for i, enum in enumerate(file.enum_type):
+        yield from _names_in_enum((5, i), f"{file.package}.{enum.name}", enum)
+    for i, service in enumerate(file.service):
+        yield from _names_in_service((6, i), f"{file.package}.{service.name}", service)
+
+
+def _names_in_message(path: Path, name: str, message: DescriptorProto) -> Iterator[tuple[Path, str]]:
+    yield path, name
+    for i, field in enumerate(message.field):
+        yield (*path, 2, i), f"{name}.{field.name}"
+    for i, nested in enumerate(message.nested_type):
+        yield from _names_in_message((*path, 3, i), f"{name}.{nested.name}", nested)
+    for i, enum in enumerate(message.enum_type):
+        yield from _names_in_enum((*path, 4, i), f"{name}.{enum.name}", enum)
+
+
+def _names_in_enum(path: Path, name: str, enum: EnumDescriptorProto) -> Iterator[tuple[Path, str]]:
+    yield path, name
+    for i, value in enumerate(enum.value):
+        yield (*path, 2, i), f"{name}.{value.name}"
+
+
+def _names_in_service(path: Path, name: str, service: ServiceDescriptorProto) -> Iterator[tuple[Path, str]]:
+    yield path, name
+    for i, method in enumerate(service.method):
+        yield (*path, 2, i), f"{name}.{method.name}"
+
+
+def _clean(comment: str) -> str:
+    return "\n".join(line.strip() for line in comment.strip().splitlines())
