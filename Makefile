@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV_VERSION := 0.13.9
 PACKAGES := proto chassis gateway $(wildcard svc-*)
-SOURCES := chassis gateway $(wildcard svc-*) deploy/local demo bench tests proto/generate.py conftest.py
+SOURCES := chassis gateway $(wildcard svc-*) deploy demo bench tests proto/generate.py conftest.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
