@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where svc-profile is put together."""
+
+from pathlib import Path
+
+from chassis.bus import Bus
+from chassis.database import Database
+from chassis.identity import IdentityKey
+from chassis.rpc import Servicer
+from chassis.service import Service
+from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
+
+from svc_profile.consumers import subscriptions
+from svc_profile.domain.events import Namer
+from svc_profile.jobs import jobs
+from svc_profile.rpc import ProfileRpc
+from svc_profile.settings import Settings
+
+
+def build(settings: Settings) -> Service:
+    """Put the service together; nothing is opened yet."""
+    database = Database(settings)
+    key = IdentityKey(settings.identity_key_bytes())
+    return Service(
+        settings=settings,
+        bus=Bus(settings, "svc-profile"),
+        database=database,
+        migrations=Path(__file__).parent / "migrations",
+        servicers=[
+            Servicer(
+                "dangol.profile.v1.ProfileService",
+                add_ProfileServiceServicer_to_server,
+                ProfileRpc(database, key),
+            )
+        ],
+        subscriptions=subscriptions(Namer(key, settings.identifier_traits), settings.batch_messages),
+        jobs=jobs(database, settings),
+    )

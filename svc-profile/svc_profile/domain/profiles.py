@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A customer as one person: the fold of the fragments that belong together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.fragments import Fragment, Trait
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """One name of the customer, and when it was used."""
+
+    fragment: FragmentKey
+    namespace: str
+    value: str
+    first_seen_us: int
+    last_seen_us: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A customer."""
+
+    profile: FragmentKey
+    known_as: tuple[KnownAs, ...]
+    traits: dict[str, Any]
+    first_seen_us: int
+    last_seen_us: int
+    counts: dict[str, int]
+    revenue: dict[str, Decimal]
+    groups: tuple[str, ...]
+
+
+def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment]) -> Profile:
+    """Put the fragments of one customer together; at least one is needed, their order is of no matter."""
+    whole = Fragment(fragments[0].name, fragments[0].first_seen_us, fragments[0].last_seen_us)
+    for fragment in fragments:
+        whole.absorb(fragment)
+    first_us, last_us = whole.first_event_us, whole.last_event_us
+    return Profile(
+        profile=profile,
+        known_as=tuple(sorted(map(_known_as, fragments), key=lambda known: (known.namespace, known.value))),
+        traits=_values(whole.traits),
+        first_seen_us=whole.first_seen_us if first_us is None else first_us,
+        last_seen_us=whole.last_seen_us if last_us is None else last_us,
+        counts=whole.counts,
+        revenue=whole.revenue,
+        groups=tuple(sorted(whole.groups)),
+    )
+
+
+def _known_as(fragment: Fragment) -> KnownAs:
+    name = fragment.name
+    return KnownAs(*name, fragment.first_seen_us, fragment.last_seen_us)
+
+
+def _values(traits: dict[str, Trait]) -> dict[str, Any]:
+    """Leave out traits whose latest value is null: so a client takes a trait back."""
+    return {name: traits[name].value for name in sorted(traits) if traits[name].value is not None}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the clock starts."""
+
+from datetime import timedelta
+
+from chassis.database import Database
+from chassis.jobs import Job
+
+from chassis import clock
+from svc_profile import usecases
+from svc_profile.settings import Settings
+
+
+class Forgetting:
+    """Retention: each step is a transaction of its own, so that nobody waits long for one."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+
+    async def forget_seen(self) -> None:
+        """Forget events that no repetition can bring back any more."""
+        more = True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await usecases.forget_seen(tx, self._settings.seen_days)
+
+    async def forget_rejected(self) -> None:
+        """Forget rejected events that are past their time."""
+        before = clock.to_us(clock.now() - timedelta(days=self._settings.rejected_days))
+        more = True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await usecases.forget_rejected(tx, before)
+
+
+def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
+    """Return the jobs of the service."""
+    forgetting = Forgetting(database, settings)
+    return (
+        Job("forget-seen-messages", timedelta(hours=1), forgetting.forget_seen),
+        Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
+    )

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fragments: read, merged and written back under row locks, a batch at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID
+from chassis.database import Transaction
+from sqlalchemy import Row
+
+from svc_profile.domain.events import FragmentKey, Name
+from svc_profile.domain.fragments import Fragment, Trait
+
+# Merging in Python costs half of what merging jsonb in SQL costs: 7 µs and 17 µs of PostgreSQL per fragment.
+# Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
+# the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a circle.
+_LOCK = """
+SELECT fragment_id, first_seen_us, CAST(counts AS text) FROM fragments
+WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
+"""
+
+_REST = """
+SELECT fragment_id, CAST(traits AS text) AS traits, CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""
+
+_INSERT = """
+INSERT INTO fragments (
+    fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    counts, traits, revenue, groups
+)
+SELECT fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    CAST(counts AS jsonb), CAST(traits AS jsonb), CAST(revenue AS jsonb), CAST(groups AS jsonb)
+FROM unnest(
+    CAST(:fragments AS uuid[]), CAST(:namespaces AS text[]), CAST(:values AS text[]),
+    CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
+    CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
+    CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
+) AS g (
+    fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    counts, traits, revenue, groups
+)
+ORDER BY fragment_id ON CONFLICT DO NOTHING
+"""
+
+_UPDATE = """
+UPDATE fragments AS f SET
+    first_seen_us = least(f.first_seen_us, g.first_seen_us),
+    last_seen_us = greatest(f.last_seen_us, g.last_seen_us),
+    first_event_us = least(f.first_event_us, g.first_event_us),
+    last_event_us = greatest(f.last_event_us, g.last_event_us),
+    counts = coalesce(CAST(g.counts AS jsonb), f.counts),
+    traits = coalesce(CAST(g.traits AS jsonb), f.traits),
+    revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
+    groups = coalesce(CAST(g.groups AS jsonb), f.groups)
+FROM unnest(
+    CAST(:fragments AS uuid[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
+    CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
+    CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
+) AS g (
+    fragment_id, first_seen_us, last_seen_us, first_event_us, last_event_us, counts, traits, revenue, groups
+)
+WHERE f.fragment_id = g.fragment_id
+"""
+
+# A fragment without a row in fragment_profiles is its own profile.
+_PROFILE = """
+WITH profile AS (
+    SELECT coalesce(
+        (SELECT profile_id FROM fragment_profiles WHERE fragment_id = :fragment), CAST(:fragment AS uuid)
+    ) AS profile_id
+), members AS (
+    SELECT profile_id AS fragment_id FROM profile
+    UNION SELECT m.fragment_id FROM fragment_profiles m JOIN profile USING (profile_id)
+)
+SELECT (SELECT profile_id FROM profile) AS profile_id,
+    fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
+    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+FROM members JOIN fragments USING (fragment_id)
+"""
+
+_decode = msgspec.json.decode
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a fold changed that matters to identity."""
+
+    new: frozenset[FragmentKey]
+    """Fragments that did not exist before."""
+    earlier: frozenset[FragmentKey]
+    """Fragments that existed and turned out to be older than known."""
+
+
+class RaceError(Exception):
+    """Another transaction made one of the fragments in the meantime."""
+
+
+class FragmentStore:
+    """Keeps what was learnt under each identifier."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def fold(self, learnt: Mapping[FragmentKey, Fragment]) -> Folded:
+        """Add what a batch of events taught to what is known."""
+        if not learnt:
+            return Folded(frozenset(), frozenset())
+        while True:
+            try:
+                # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
+                async with self._tx.connection.begin_nested():
+                    return await self._fold(learnt)
+            except RaceError:
+                continue
+
+    async def _fold(self, learnt: Mapping[FragmentKey, Fragment]) -> Folded:
+        keys = sorted(learnt)
+        rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
+        known = {row[0].bytes: row for row in rows}
+        new = [key for key in keys if key not in known]
+        # Before anything is added up: what is learnt must still be whole when the race is lost.
+        await self._insert([learnt[key] for key in new])
+        earlier = frozenset(key for key, row in known.items() if learnt[key].first_seen_us < row[1])
+        for key, row in known.items():
+            if learnt[key].counts:
+                learnt[key].take_counts(_decode(row[2]))
+        await self._update([learnt[key] for key in known])
+        return Folded(frozenset(new), earlier)
+
+    async def _insert(self, fragments: Sequence[Fragment]) -> None:
+        if not fragments:
+            return
+        inserted = await self._tx.execute(
+            _INSERT,
+            namespaces=[fragment.name.namespace for fragment in fragments],
+            values=[fragment.name.value for fragment in fragments],
+            **_columns(fragments, empty=True),
+        )
+        if inserted < len(fragments):
+            raise RaceError
+
+    async def _update(self, fragments: Sequence[Fragment]) -> None:
+        if not fragments:
+            return
+        await self._add_rest(
+            [fragment for fragment in fragments if fragment.traits or fragment.revenue or fragment.groups]
+        )
+        await self._tx.execute(_UPDATE, **_columns(fragments, empty=False))
+
+    async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
+        """Few events carry traits, money or groups, so these columns are read for those alone."""
+        if not fragments:
+            return
+        by_key = {fragment.name.fragment: fragment for fragment in fragments}
+        for row in await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key]):
+            fragment = by_key[row.fragment_id.bytes]
+            fragment.take_traits(_read_traits(row.traits))
+            fragment.take_revenue(_read_revenue(row.revenue))
+            fragment.take_groups(_decode(row.groups))
+
+    async def profile(self, fragment: FragmentKey) -> tuple[FragmentKey, list[Fragment]] | None:
+        """Return the profile of a fragment and all fragments of it, None when nobody was ever known by it."""
+        rows = await self._tx.rows(_PROFILE, fragment=UUID(fragment))
+        if not rows:
+            return None
+        return rows[0].profile_id.bytes, [_read(row) for row in rows]
+
+
+def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
+    """Spread fragments over columns; an empty part is null, which leaves the stored one alone, unless `empty`."""
+    return {
+        "fragments": [UUID(fragment.name.fragment) for fragment in fragments],
+        "first_seen": [fragment.first_seen_us for fragment in fragments],
+        "last_seen": [fragment.last_seen_us for fragment in fragments],
+        "first_event": [fragment.first_event_us for fragment in fragments],
+        "last_event": [fragment.last_event_us for fragment in fragments],
+        "counts": [_json(fragment.counts) if empty or fragment.counts else None for fragment in fragments],
+        "traits": [_json(fragment.traits) if empty or fragment.traits else None for fragment in fragments],
+        "revenue": [_json(fragment.revenue) if empty or fragment.revenue else None for fragment in fragments],
+        "groups": [_json(sorted(fragment.groups)) if empty or fragment.groups else None for fragment in fragments],
+    }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _read(row: Row[Any]) -> Fragment:
+    return Fragment(
+        name=Name(row.fragment_id.bytes, row.namespace, row.value),
+        first_seen_us=row.first_seen_us,
+        last_seen_us=row.last_seen_us,
+        first_event_us=row.first_event_us,
+        last_event_us=row.last_event_us,
+        counts=_decode(row.counts),
+        traits=_read_traits(row.traits),
+        revenue=_read_revenue(row.revenue),
+        groups=set(_decode(row.groups)),
+    )
+
+
+def _read_traits(text: str) -> dict[str, Trait]:
+    return {name: Trait(*kept) for name, kept in _decode(text).items()}
+
+
+def _read_revenue(text: str) -> dict[str, Decimal]:
+    return {currency: Decimal(value) for currency, value in _decode(text).items()}

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links between fragments, and where each fragment belongs. Both are written under the identity lock only."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from asyncpg.pgproto.pgproto import UUID
+from chassis.database import Transaction
+from sqlalchemy import Row
+
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.identity import Claim, Component, Conflict, Link, Member, Pair, Placement
+from svc_profile.domain.profiles import KnownAs
+
+# Two halves of one 64-bit key; jobs have the first half 7.
+_IDENTITY_LOCK = "SELECT pg_advisory_xact_lock(8, 1)"
+
+_NEWS = """
+SELECT g.child, g.parent
+FROM unnest(
+    CAST(:children AS uuid[]), CAST(:parents AS uuid[]), CAST(:times AS bigint[]), CAST(:keys AS uuid[])
+) AS g (child, parent, claim_time_us, event_key)
+LEFT JOIN links l ON l.child = g.child AND l.parent = g.parent
+WHERE l.child IS NULL OR (g.claim_time_us, g.event_key) < (l.claim_time_us, l.event_key)
+"""
+
+_LINKED = """
+SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f)
+WHERE EXISTS (SELECT FROM links WHERE child = f) OR EXISTS (SELECT FROM links WHERE parent = f)
+"""
+
+_OF_CHILDREN = """
+SELECT l.* FROM links l WHERE l.child = ANY (CAST(:children AS uuid[])) AND l.eligible
+UNION
+SELECT l.* FROM unnest(CAST(:pair_children AS uuid[]), CAST(:pair_parents AS uuid[])) AS g (child, parent)
+JOIN links l ON l.child = g.child AND l.parent = g.parent
+"""
+
+# LATERAL makes every step two look-ups by index, however large the table is.
+_REACHED = """
+WITH RECURSIVE reached (fragment_id) AS (
+    SELECT unnest(CAST(:seeds AS uuid[]))
+    UNION
+    SELECT step.fragment_id FROM reached r CROSS JOIN LATERAL (
+        SELECT parent FROM links WHERE child = r.fragment_id AND eligible
+        UNION ALL
+        SELECT child FROM links WHERE parent = r.fragment_id AND eligible
+    ) AS step (fragment_id)
+)
+SELECT f.fragment_id, f.first_seen_us, f.namespace, coalesce(m.profile_id, f.fragment_id) AS profile_id
+FROM reached r JOIN fragments f USING (fragment_id) LEFT JOIN fragment_profiles m USING (fragment_id)
+"""
+
+_AMONG = "SELECT * FROM links WHERE child = ANY (CAST(:fragments AS uuid[])) AND eligible"
+
+_PUT = """
+INSERT INTO links SELECT * FROM unnest(
+    CAST(:children AS uuid[]), CAST(:parents AS uuid[]),
+    CAST(:child_namespaces AS text[]), CAST(:parent_namespaces AS text[]), CAST(:rules AS text[]),
+    CAST(:times AS bigint[]), CAST(:keys AS uuid[]), CAST(:ranks AS smallint[]),
+    CAST(:sources AS text[]), CAST(:message_ids AS text[]), CAST(:eligible AS boolean[]), CAST(:refused AS boolean[])
+)
+ON CONFLICT (child, parent) DO UPDATE SET
+    rule = excluded.rule, claim_time_us = excluded.claim_time_us, event_key = excluded.event_key,
+    rank = excluded.rank, source = excluded.source, message_id = excluded.message_id,
+    eligible = excluded.eligible, refused = excluded.refused
+"""
+
+_PLACE = """
+INSERT INTO fragment_profiles AS m (fragment_id, profile_id, revision)
+SELECT fragment_id, profile_id, (SELECT nextval('mapping_revisions'))
+FROM unnest(CAST(:fragments AS uuid[]), CAST(:profiles AS uuid[])) AS g (fragment_id, profile_id)
+ON CONFLICT (fragment_id) DO UPDATE SET profile_id = excluded.profile_id, revision = excluded.revision
+RETURNING fragment_id, profile_id, revision
+"""
+
+_PLACEMENTS = """
+SELECT fragment_id, profile_id, revision FROM fragment_profiles
+WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""
+
+_CONFLICTS = """
+SELECT l.child, l.parent, l.rule, l.source, l.message_id, l.claim_time_us,
+    f.namespace, f.value, f.first_seen_us, f.last_seen_us,
+    coalesce(c.profile_id, l.child) AS profile_id, coalesce(p.profile_id, l.parent) AS claiming_profile_id
+FROM links l
+JOIN fragments f ON f.fragment_id = l.child
+LEFT JOIN fragment_profiles c ON c.fragment_id = l.child
+LEFT JOIN fragment_profiles p ON p.fragment_id = l.parent
+WHERE l.refused
+    AND coalesce(c.profile_id, l.child) <> coalesce(p.profile_id, l.parent)
+    AND (CAST(:before_us AS bigint) IS NULL
+        OR l.claim_time_us < :before_us
+        OR (l.claim_time_us = :before_us AND (l.child, l.parent) > (CAST(:child AS uuid), CAST(:parent AS uuid))))
+    {of_profile}
+ORDER BY l.claim_time_us DESC, l.child, l.parent LIMIT :most
+"""
+
+_OF_PROFILE = """
+    AND (l.child = ANY (CAST(:fragments AS uuid[])) OR l.parent = ANY (CAST(:fragments AS uuid[])))
+"""
+
+
+class LinkStore:
+    """Keeps the evidence and what follows from it."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def news(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Claim]:
+        """Return the claims that are not known yet, or not for so early a time."""
+        if not claims:
+            return {}
+        given = list(claims.values())
+        rows: Sequence[Any] = await self._tx.rows(
+            _NEWS,
+            children=[UUID(claim.child) for claim in given],
+            parents=[UUID(claim.parent) for claim in given],
+            times=[claim.time_us for claim in given],
+            keys=[UUID(claim.event_key) for claim in given],
+        )
+        pairs = [(row[0].bytes, row[1].bytes) for row in rows]
+        return {pair: claims[pair] for pair in pairs}
+
+    async def linked(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
+        """Return those of some fragments that have a link."""
+        if not fragments:
+            return set()
+        rows = await self._tx.rows(_LINKED, fragments=[UUID(fragment) for fragment in fragments])
+        return {row[0].bytes for row in rows}
+
+    async def lock(self) -> None:
+        """Be the only one who changes identities, until the end of the transaction.
+
+        Row locks of fragments come first, and whoever holds this lock never waits for one.
+        """
+        await self._tx.execute(_IDENTITY_LOCK)
+
+    async def of_children(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Link]:
+        """Return the links of the claimed pairs, and every eligible link of their children."""
+        if not claims:
+            return {}
+        rows = await self._tx.rows(
+            _OF_CHILDREN,
+            children=list({child: UUID(child) for child, _ in claims}.values()),
+            pair_children=[UUID(child) for child, _ in claims],
+            pair_parents=[UUID(parent) for _, parent in claims],
+        )
+        return _links(rows)
+
+    async def component(self, seeds: Collection[FragmentKey]) -> Component:
+        """Load everything that eligible links connect with some fragments."""
+        if not seeds:
+            return Component({}, {})
+        rows = await self._tx.rows(_REACHED, seeds=[UUID(seed) for seed in seeds])
+        links = await self._tx.rows(_AMONG, fragments=[row.fragment_id for row in rows])
+        return Component(
+            {row[0].bytes: Member(row.first_seen_us, row.namespace, row.profile_id.bytes) for row in rows},
+            _links(links),
+        )
+
+    async def put(self, links: Iterable[Link]) -> None:
+        """Write links as they are now."""
+        given = list(links)
+        if not given:
+            return
+        claims = [link.claim for link in given]
+        await self._tx.execute(
+            _PUT,
+            children=[UUID(claim.child) for claim in claims],
+            parents=[UUID(claim.parent) for claim in claims],
+            child_namespaces=[claim.child_namespace for claim in claims],
+            parent_namespaces=[claim.parent_namespace for claim in claims],
+            rules=[claim.rule for claim in claims],
+            times=[claim.time_us for claim in claims],
+            keys=[UUID(claim.event_key) for claim in claims],
+            ranks=[claim.rank for claim in claims],
+            sources=[claim.source for claim in claims],
+            message_ids=[claim.message_id for claim in claims],
+            eligible=[link.eligible for link in given],
+            refused=[link.refused for link in given],
+        )
+
+    async def place(self, profile_of: Mapping[FragmentKey, FragmentKey]) -> dict[FragmentKey, Placement]:
+        """Write where fragments belong now, under a new revision."""
+        if not profile_of:
+            return {}
+        rows = await self._tx.rows(
+            _PLACE,
+            fragments=[UUID(fragment) for fragment in profile_of],
+            profiles=[UUID(profile) for profile in profile_of.values()],
+        )
+        return _placements(rows)
+
+    async def placements(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Placement]:
+        """Return where fragments belong; one that was never linked belongs to itself, in revision 0."""
+        rows = await self._tx.rows(_PLACEMENTS, fragments=[UUID(fragment) for fragment in fragments])
+        return {fragment: Placement(fragment, 0) for fragment in fragments} | _placements(rows)
+
+    async def conflicts(
+        self,
+        *,
+        of: Collection[FragmentKey] | None,
+        before: tuple[int, FragmentKey, FragmentKey] | None,
+        most: int,
+    ) -> list[Conflict]:
+        """Return refused links between different people, newest claim first, after a position of the list."""
+        rows = await self._tx.rows(
+            _CONFLICTS.format(of_profile="" if of is None else _OF_PROFILE),
+            before_us=before[0] if before else None,
+            child=UUID(before[1]) if before else None,
+            parent=UUID(before[2]) if before else None,
+            most=most,
+            **({} if of is None else {"fragments": [UUID(fragment) for fragment in of]}),
+        )
+        return [_conflict(row) for row in rows]
+
+
+def _links(rows: Sequence[Row[Any]]) -> dict[Pair, Link]:
+    links = {}
+    for row in rows:
+        claim = Claim(
+            child=row.child.bytes,
+            parent=row.parent.bytes,
+            child_namespace=row.child_namespace,
+            parent_namespace=row.parent_namespace,
+            rule=row.rule,
+            time_us=row.claim_time_us,
+            event_key=row.event_key.bytes,
+            rank=row.rank,
+            source=row.source,
+            message_id=row.message_id,
+        )
+        links[claim.pair] = Link(claim, row.eligible, row.refused)
+    return links
+
+
+def _placements(rows: Sequence[Any]) -> dict[FragmentKey, Placement]:
+    return {row[0].bytes: Placement(row[1].bytes, row[2]) for row in rows}
+
+
+def _conflict(row: Row[Any]) -> Conflict:
+    return Conflict(
+        identifier=KnownAs(row.child.bytes, row.namespace, row.value, row.first_seen_us, row.last_seen_us),
+        profile=row.profile_id.bytes,
+        claiming_profile=row.claiming_profile_id.bytes,
+        rule=row.rule,
+        source=row.source,
+        message_id=row.message_id,
+        claim_time_us=row.claim_time_us,
+        pair=(row.child.bytes, row.parent.bytes),
+    )

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events that were not taken."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from chassis.database import Transaction
+
+from svc_profile.domain.rejects import RejectedEvent
+
+_PUT = """
+INSERT INTO rejected_events (message_id, source, reason, detail, position, received_time_us, body)
+SELECT * FROM unnest(
+    CAST(:message_ids AS text[]), CAST(:sources AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
+    CAST(:positions AS integer[]), CAST(:received AS bigint[]), CAST(:bodies AS bytea[])
+)
+"""
+
+_LIST = """
+SELECT rejected_event_id, message_id, source, reason, detail, position, received_time_us, body FROM rejected_events
+WHERE (received_time_us, rejected_event_id) < (CAST(:before_us AS bigint), CAST(:before_id AS bigint))
+    AND (:message_id = '' OR message_id = :message_id)
+    AND (:reason = '' OR reason = :reason)
+    AND (:source = '' OR source = :source)
+ORDER BY received_time_us DESC, rejected_event_id DESC LIMIT :most
+"""
+
+_FORGET = """
+DELETE FROM rejected_events WHERE rejected_event_id = ANY (ARRAY(
+    SELECT rejected_event_id FROM rejected_events WHERE received_time_us < :before_us LIMIT :most
+))
+"""
+
+_NEWEST = (2**63 - 1, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rejected events are wanted; an empty text is any."""
+
+    message_id: str = ""
+    reason: str = ""
+    source: str = ""
+
+
+class RejectedStore:
+    """Keeps events that were not taken."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def put(self, events: Sequence[RejectedEvent]) -> None:
+        """Keep some more."""
+        if not events:
+            return
+        message_ids, sources, reasons, details, positions, received, bodies = zip(*map(astuple, events), strict=True)
+        await self._tx.execute(
+            _PUT,
+            message_ids=list(message_ids),
+            sources=list(sources),
+            reasons=list(reasons),
+            details=list(details),
+            positions=list(positions),
+            received=list(received),
+            bodies=list(bodies),
+        )
+
+    async def page(
+        self, wanted: Filter, *, before: tuple[int, int] | None, most: int
+    ) -> list[tuple[tuple[int, int], RejectedEvent]]:
+        """Return the newest before a position, each with its own position."""
+        before = before or _NEWEST
+        rows: Sequence[Any] = await self._tx.rows(
+            _LIST,
+            before_us=before[0],
+            before_id=before[1],
+            message_id=wanted.message_id,
+            reason=wanted.reason,
+            source=wanted.source,
+            most=most,
+        )
+        return [((row.received_time_us, row.rejected_event_id), RejectedEvent(*row[1:])) for row in rows]
+
+    async def forget(self, *, before_us: int, most: int) -> int:
+        """Forget what was received before a time; returns how many were forgotten, at most `most`."""
+        return await self._tx.execute(_FORGET, before_us=before_us, most=most)

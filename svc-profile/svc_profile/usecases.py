@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What svc-profile does: learn from events, know who is who, and tell."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chassis.database import Transaction
+from chassis.errors import NotFound
+
+from svc_profile import wire
+from svc_profile.domain import identity
+from svc_profile.domain.events import Batch, Event, FragmentKey
+from svc_profile.domain.fragments import learn
+from svc_profile.domain.identity import Claim, Conflict, Pair, Placement
+from svc_profile.domain.profiles import Profile, fold_profile
+from svc_profile.domain.rejects import NOBODY, RejectedEvent
+from svc_profile.store.fragments import Folded, FragmentStore
+from svc_profile.store.links import LinkStore
+from svc_profile.store.rejected import Filter, RejectedStore
+from svc_profile.store.seen import SeenStore
+
+_FORGET_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What became of collected messages."""
+
+    kept: Sequence[frozenset[bytes]]
+    """For each message, the keys of the events that it was the first to bring."""
+    placements: Mapping[FragmentKey, Placement]
+    """Where the fragments that own those events belong."""
+
+
+async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
+    """Learn from the events that are new, and say which events each message was the first to bring.
+
+    A message that comes again after a crash is answered as the first time and teaches nothing.
+    """
+    first = _first_bringers(batches)
+    known = await SeenStore(tx).remember({key: batch_id for key, (batch_id, _) in first.items()})
+    fresh = [event for key, (_, event) in first.items() if key not in known]
+    await RejectedStore(tx).put([_nobodys(event) for event in fresh if not event.names.seen])
+    await _learn(tx, [event for event in fresh if event.names.seen])
+    brought_by = {key: known.get(key, batch_id) for key, (batch_id, event) in first.items() if event.names.seen}
+    kept = [
+        frozenset(event.key for event in batch.events if brought_by.get(event.key) == batch.batch_id)
+        for batch in batches
+    ]
+    owners = {first[key][1].owner.fragment for keys in kept for key in keys}
+    return Collected(kept, await LinkStore(tx).placements(owners))
+
+
+def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]]:
+    first: dict[bytes, tuple[bytes, Event]] = {}
+    for batch in batches:
+        for event in batch.events:
+            first.setdefault(event.key, (batch.batch_id, event))
+    return first
+
+
+def _nobodys(event: Event) -> RejectedEvent:
+    return RejectedEvent(
+        message_id=event.message_id,
+        source=event.source,
+        reason=NOBODY,
+        detail="userId, anonymousId: no value by which anybody can be known",
+        position=0,
+        received_time_us=event.received_time_us,
+        body=b"",
+    )
+
+
+async def _learn(tx: Transaction, events: Sequence[Event]) -> None:
+    folded = await FragmentStore(tx).fold(learn(events))
+    links = LinkStore(tx)
+    claims = await links.news(identity.claims_of(events))
+    # Without a link, nobody else's identity hangs on how old a fragment is.
+    older = await links.linked(folded.earlier)
+    if claims or older:
+        await _relink(tx, claims, older, folded)
+
+
+async def _relink(tx: Transaction, claims: Mapping[Pair, Claim], older: set[FragmentKey], folded: Folded) -> None:
+    """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
+    links = LinkStore(tx)
+    await links.lock()
+    admission = identity.admit(await links.of_children(claims), claims)
+    component = await links.component(admission.touched | older)
+    change = identity.reconcile(component, admission, folded.new)
+    await links.put(change.links)
+    for message in wire.fragments_remapped(await links.place(change.moved)):
+        tx.publish(message)
+    for merge in change.merges:
+        tx.publish(wire.profiles_merged(merge))
+
+
+async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
+    """Return the customer whom a fragment belongs to."""
+    found = await FragmentStore(tx).profile(fragment)
+    if found is None:
+        raise NotFound("nobody is known by this reference")
+    profile, fragments = found
+    return fold_profile(profile, fragments)
+
+
+async def list_conflicts(
+    tx: Transaction, *, of: FragmentKey | None, before: tuple[int, FragmentKey, FragmentKey] | None, most: int
+) -> list[Conflict]:
+    """Return refused links, newest claim first; of one customer when a fragment is named."""
+    fragments = None
+    if of is not None:
+        profile = await get_profile(tx, of)
+        fragments = [known.fragment for known in profile.known_as]
+    return await LinkStore(tx).conflicts(of=fragments, before=before, most=most)
+
+
+async def keep_rejected(tx: Transaction, events: Sequence[RejectedEvent]) -> None:
+    """Keep events that the gateway did not take."""
+    await RejectedStore(tx).put(events)
+
+
+async def list_rejected(
+    tx: Transaction, wanted: Filter, *, before: tuple[int, int] | None, most: int
+) -> list[tuple[tuple[int, int], RejectedEvent]]:
+    """Return events that were not taken, newest first, each with its position in the list."""
+    return await RejectedStore(tx).page(wanted, before=before, most=most)
+
+
+async def forget_seen(tx: Transaction, days: int) -> bool:
+    """Forget some events that no repetition can bring back; tells whether there may be more."""
+    return await SeenStore(tx).forget(days=days, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE
+
+
+async def forget_rejected(tx: Transaction, before_us: int) -> bool:
+    """Forget some rejected events that are past their time; tells whether there may be more."""
+    return await RejectedStore(tx).forget(before_us=before_us, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE
