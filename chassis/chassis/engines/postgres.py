@@ -66,6 +66,7 @@ THROWAWAY_SETTINGS = {
     "max_wal_size": "512MB",
     "min_wal_size": "32MB",
 }
+ROOT_HINT = "\nFor root, PostgreSQL runs as another account, and here that one cannot reach it: do not run as root."
 INITDB_OPTIONS = (
     "--username=postgres",
     "--encoding=UTF8",
@@ -189,7 +190,8 @@ class PostgresEngine(Engine):
             if code := process.wait():
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip()
-                raise EngineError(f"{program} failed with code {code} on {self.folder}: {said}")
+                hint = ROOT_HINT if self._account() and "Permission denied" in said else ""
+                raise EngineError(f"{program} failed with code {code} on {self.folder}: {said}{hint}")
 
     def _is_ready(self) -> bool:
         try:
