@@ -6,11 +6,11 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 
+from chassis.keys import ApiKey, Keyring
+from chassis.tokens import Caller
 from grpc import StatusCode
 from starlette.types import Scope
 
-from chassis.keys import ApiKey, Keyring
-from chassis.tokens import Caller
 from gateway.errors import Refusal
 from gateway.exchange import header
 

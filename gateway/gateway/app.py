@@ -7,12 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-
 from chassis.bus import Bus
 from chassis.keys import Keyring
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
 from gateway import health, telemetry
 from gateway.access import Gatekeeper
 from gateway.front import Front
@@ -21,14 +20,13 @@ from gateway.ingest.endpoint import IngestEndpoint
 from gateway.ingest.journal import Journal
 from gateway.limits import Limiter
 from gateway.problems import problem_of_exception
-from gateway.routes import DirectRoute
 from gateway.settings import Settings
 from gateway.transcode import contract
 from gateway.transcode.calls import Services
 from gateway.transcode.endpoint import ContractEndpoint
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings) -> Front:
     """Put the gateway together; nothing is opened before the application starts."""
     gatekeeper = Gatekeeper(Keyring.from_settings(settings.api_keys, local=settings.local))
     limiter = Limiter()
@@ -37,26 +35,25 @@ def build(settings: Settings) -> FastAPI:
     services = Services(settings, known.methods)
     journal = Journal(bus, shards=settings.event_shards, max_waiting_bytes=settings.max_waiting_bytes)
     telemetry.WAITING_BYTES.set_function(lambda: journal.waiting_bytes)
-    endpoints = (
-        IngestEndpoint(
-            gatekeeper, limiter, journal, shards=settings.event_shards, max_body_bytes=settings.max_body_bytes
-        ),
-        BrowserSettingsEndpoint(gatekeeper),
-        ContractEndpoint(known, services, gatekeeper, limiter, max_body_bytes=settings.max_body_bytes),
-    )
     app = FastAPI(
         title="Dangol",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # The front traces every request; FastAPI's own spans would hold paths, and these hold people's ids.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan(bus, services),
-        middleware=[Middleware(Front)],
         exception_handlers={HTTPException: problem_of_exception},
-        routes=[DirectRoute(endpoint) for endpoint in endpoints],
     )
     app.include_router(health.router(health.Readiness({"jetstream": bus.check})))
-    return app
+    limits = {"max_body_bytes": settings.max_body_bytes}
+    endpoints = (
+        IngestEndpoint(gatekeeper, limiter, journal, shards=settings.event_shards, **limits),
+        BrowserSettingsEndpoint(gatekeeper),
+        ContractEndpoint(known, services, gatekeeper, limiter, **limits),
+    )
+    return Front(endpoints, app)
 
 
 def _lifespan(bus: Bus, services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

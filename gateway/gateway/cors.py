@@ -28,7 +28,7 @@ def origin_headers(scope: Scope, gatekeeper: Gatekeeper) -> Headers:
 def preflight_headers(scope: Scope, gatekeeper: Gatekeeper, methods: bytes) -> Headers:
     """Answer whether a page may send the request that it is about to send."""
     headers = origin_headers(scope, gatekeeper)
-    if len(headers) < 2:  # noqa: PLR2004 - only Vary, or nothing
+    if len(headers) < 2:
         return headers
     return [
         *headers,

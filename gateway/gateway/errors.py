@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
+from chassis.errors import DangolError, Violation
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from chassis import errors
-from chassis.errors import DangolError, Violation
 
 HTTP_STATUS_OF: Mapping[StatusCode, int] = {
     StatusCode.OK: 200,
@@ -47,11 +47,12 @@ CODE_OF: Mapping[type[DangolError], StatusCode] = {
 }
 """Codes of what the gateway itself raises."""
 
+CLIENT_CLOSED_REQUEST = HTTP_STATUS_OF[StatusCode.CANCELLED]
 MAX_RETRY_AFTER_S = 300
 """Clients of Segment ignore or cap what is longer."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+class Refusal(Exception):
     """An answer other than success: everything that either kind of error body needs."""
 
     def __init__(
@@ -103,6 +104,17 @@ def refusal_of(error: DangolError) -> Refusal:
         violations=error.violations,
         metadata=error.metadata,
         retry_after_seconds=error.retry_after_seconds,
+    )
+
+
+def method_not_allowed(allowed: str) -> Refusal:
+    """Return the answer to a method that a path does not take."""
+    return Refusal(
+        405,
+        StatusCode.UNIMPLEMENTED,
+        "METHOD_NOT_ALLOWED",
+        f"this path takes {allowed}",
+        headers=[(b"allow", allowed.encode())],
     )
 
 
@@ -214,4 +226,4 @@ def segment_body(refusal: Refusal) -> bytes:
 
 def title_of(status: int) -> str:
     """Return the reason phrase of a status."""
-    return "Client Closed Request" if status == HTTP_STATUS_OF[StatusCode.CANCELLED] else HTTPStatus(status).phrase
+    return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase

@@ -15,7 +15,7 @@ PROBLEM = b"application/problem+json"
 HTML = b"text/html; charset=utf-8"
 
 
-class Disconnected(Exception):  # noqa: N818 - nothing failed on this side
+class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 

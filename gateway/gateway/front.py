@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost layer: request ids, the trace, security headers, timing, and the answer to a bug."""
+"""The outermost layer: request ids, the trace, security headers, timing, the answer to whatever was raised."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from chassis.errors import DangolError
+from grpc.aio import AioRpcError
 from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import telemetry as tracing
 from gateway import telemetry
-from gateway.errors import internal
+from gateway.endpoints import Endpoint
+from gateway.errors import CLIENT_CLOSED_REQUEST, Refusal, internal, refusal_of, refusal_of_rpc
 from gateway.exchange import Disconnected, Headers, header
-from gateway.ingest.endpoint import KIND_OF_PATH, answer_internal_error
 from gateway.problems import respond_with_problem
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,10 @@ _TRACE = {b"traceparent": "traceparent", b"tracestate": "tracestate", b"baggage"
 
 
 class Front:
-    """Pure ASGI middleware around everything."""
+    """Hands a request to the endpoint that accepts it, and what none accepts to the application behind."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], app: ASGIApp) -> None:
+        self._endpoints = endpoints
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,24 +55,30 @@ class Front:
             with tracing.span("HTTP", SpanKind.SERVER, _trace_of(scope)):
                 await self._serve(scope, receive, answer)
         finally:
-            route = scope.get("dangol.route", "other")
-            telemetry.HTTP_SECONDS.labels(route, scope["method"], answer.status).observe(time.perf_counter() - started)
+            telemetry.observe(scope.get("dangol.route", "other"), scope["method"], answer.status, started)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        endpoint = next((one for one in self._endpoints if one.accepts(scope)), None)
         try:
-            await self._app(scope, receive, answer.send)
+            await (endpoint or self._app)(scope, receive, answer.send)
         except Disconnected:
-            answer.status = 499
-        except Exception:  # the one place where a bug becomes an answer
-            log.exception(
-                "%s %s failed, request %s", scope["method"], scope.get("dangol.route", "?"), answer.request_id
-            )
+            answer.status = CLIENT_CLOSED_REQUEST
+        except Exception as error:  # the one place where what was raised becomes an answer
             if answer.status:
                 raise
-            if scope["path"] in KIND_OF_PATH:
-                await answer_internal_error(answer.send)
-            else:
-                await respond_with_problem(scope, answer.send, internal())
+            refuse = endpoint.refuse if endpoint else respond_with_problem
+            await refuse(scope, answer.send, self._refusal(error, scope))
+
+    def _refusal(self, error: Exception, scope: Scope) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, DangolError):
+            return refusal_of(error)
+        if isinstance(error, AioRpcError):
+            return refusal_of_rpc(error)
+        route = scope.get("dangol.route", "other")
+        log.exception("%s %s failed, request %s", scope["method"], route, scope["dangol.request_id"])
+        return internal()
 
 
 class _Answer:
@@ -78,8 +87,7 @@ class _Answer:
     def __init__(self, scope: Scope, send: Send) -> None:
         given = header(scope, b"x-request-id")
         known = given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16).encode()
-        self.request_id = known.decode()
-        scope["dangol.request_id"] = self.request_id
+        scope["dangol.request_id"] = known.decode()
         self.status = 0
         self._headers = [(b"x-request-id", known), *_SECURITY]
         if scope["scheme"] == "https":

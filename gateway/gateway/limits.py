@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chassis.keys import ApiKey
 from grpc import StatusCode
 
-from chassis.keys import ApiKey
 from gateway.errors import MAX_RETRY_AFTER_S, Refusal
 from gateway.exchange import Headers
 

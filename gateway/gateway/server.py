@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 
+from gateway.front import Front
 from gateway.settings import Settings
 
 
@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
                 signal.signal(name, handler)
 
 
-def server(app: FastAPI, settings: Settings) -> Server:
+def server(app: Front, settings: Settings) -> Server:
     """Return the server of an application, not yet started."""
     return Server(
         uvicorn.Config(

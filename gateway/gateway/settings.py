@@ -5,9 +5,8 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
-
 from chassis.settings import CommonSettings
+from pydantic import Field, model_validator
 
 
 class Settings(CommonSettings):

@@ -28,7 +28,7 @@ class Incoming:
     events: list[msgspec.Raw] | list[bytes]
     write_key: str
     sent_at: Any
-    context: bytes
+    context: msgspec.Raw
     may_hold_nul: bool
 
 
@@ -103,9 +103,9 @@ def _decode(body: bytes, is_batch: bool) -> Incoming:
     may_hold_nul = b"\\u0000" in body
     if is_batch:
         batch = shapes.decode_batch(body)
-        return Incoming(batch.batch, _text(batch.write_key), batch.sent_at, bytes(batch.context), may_hold_nul)
+        return Incoming(batch.batch, _text(batch.write_key), batch.sent_at, batch.context, may_hold_nul)
     single = shapes.decode_single(body)
-    return Incoming([body], _text(single.write_key), single.sent_at, b"", may_hold_nul)
+    return Incoming([body], _text(single.write_key), single.sent_at, msgspec.Raw(), may_hold_nul)
 
 
 def _text(value: Any) -> str:

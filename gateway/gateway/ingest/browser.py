@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access import Gatekeeper
 from gateway.cors import origin_headers, preflight_headers
-from gateway.errors import Refusal, segment_body
+from gateway.errors import Refusal, method_not_allowed, segment_body
 from gateway.exchange import header, respond, respond_empty
 
 _PATH = re.compile(r"/v1/projects/([^/]+)/settings/?")
@@ -35,23 +35,16 @@ class BrowserSettingsEndpoint:
         if scope["method"] == "OPTIONS":
             await respond_empty(send, 204, preflight_headers(scope, self._gatekeeper, b"GET"))
             return
-        headers = origin_headers(scope, self._gatekeeper)
-        try:
-            status, answer = 200, self._settings(scope)
-        except Refusal as refusal:
-            status, answer = refusal.status, segment_body(refusal)
-            headers += refusal.all_headers()
-        await respond(send, status, answer, headers=headers)
+        if scope["method"] not in ("GET", "HEAD"):
+            raise method_not_allowed("GET, HEAD, OPTIONS")
+        await respond(send, 200, self._settings(scope), headers=origin_headers(scope, self._gatekeeper))
+
+    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        """Answer with the two keys that Segment's clients need."""
+        headers = origin_headers(scope, self._gatekeeper) + refusal.all_headers()
+        await respond(send, refusal.status, segment_body(refusal), headers=headers)
 
     def _settings(self, scope: Scope) -> bytes:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise Refusal(
-                405,
-                StatusCode.UNIMPLEMENTED,
-                "METHOD_NOT_ALLOWED",
-                "this path takes GET",
-                headers=[(b"allow", b"GET, HEAD, OPTIONS")],
-            )
         found = _PATH.fullmatch(scope["path"])
         write_key = found[1] if found else ""
         if self._gatekeeper.write_key(write_key) is None:

@@ -8,20 +8,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from grpc import StatusCode
+from chassis.keys import ApiKey
 from starlette.types import Receive, Scope, Send
 
-from chassis.errors import DangolError
-from chassis.keys import ApiKey
 from gateway import telemetry
 from gateway.access import Gatekeeper
 from gateway.cors import origin_headers, preflight_headers
-from gateway.errors import Refusal, internal, refusal_of, segment_body
+from gateway.errors import Refusal, method_not_allowed, segment_body
 from gateway.exchange import Headers, header, read_body, respond, respond_empty
 from gateway.ingest import body, verdict
 from gateway.ingest.journal import Journal
+from gateway.ingest.rejection import Rejected, Rejection, reject
 from gateway.ingest.times import read_time
-from gateway.ingest.verdict import Examiner, Rejected, Taken
+from gateway.ingest.verdict import Examiner, Taken
 from gateway.limits import Limiter
 
 MAX_BATCH_EVENTS = 2500
@@ -81,25 +80,22 @@ class IngestEndpoint:
         return scope["path"] in KIND_OF_PATH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; every error has the two keys that Segment's clients need."""
+        """Answer one request when its events are stored."""
         kind = KIND_OF_PATH[scope["path"]]
         scope["dangol.route"] = f"/v1/{kind}"
         if scope["method"] == "OPTIONS":
             await respond_empty(send, 204, preflight_headers(scope, self._gatekeeper, b"POST"))
             return
+        if scope["method"] != "POST":
+            raise method_not_allowed("OPTIONS, POST")
         headers = origin_headers(scope, self._gatekeeper)
-        try:
-            if scope["method"] != "POST":
-                raise _post_only()
-            status, answer = 200, await self._ingest(scope, receive, kind, headers)
-        except Refusal as refusal:
-            status, answer = refusal.status, segment_body(refusal)
-            headers += refusal.all_headers()
-        except DangolError as error:
-            refusal = refusal_of(error)
-            status, answer = refusal.status, segment_body(refusal)
-            headers += refusal.all_headers()
-        await respond(send, status, answer, headers=headers)
+        answer = await self._ingest(scope, receive, kind, headers)
+        await respond(send, 200, answer, headers=headers)
+
+    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        """Answer with the two keys that Segment's clients need."""
+        headers = origin_headers(scope, self._gatekeeper) + refusal.all_headers()
+        await respond(send, refusal.status, segment_body(refusal), headers=headers)
 
     async def _ingest(self, scope: Scope, receive: Receive, kind: str, headers: Headers) -> bytes:
         key = self._gatekeeper.ingest_key(scope)
@@ -129,8 +125,8 @@ class IngestEndpoint:
             max_event_bytes=key.max_event_bytes,
             received_us=received_us,
             sent_us=read_time(incoming.sent_at),
-            type=None if kind == BATCH else kind,
-            context=verdict.batch_context(incoming.context),
+            type=verdict.TYPES.get(kind, 0),
+            batch_context=verdict.context_of_batch(incoming.context),
             may_hold_nul=incoming.may_hold_nul,
         )
         taken: list[Taken] = []
@@ -141,33 +137,17 @@ class IngestEndpoint:
                 taken.append(judged)
             else:
                 rejected.append(judged)  # type: ignore[arg-type]  # the only other verdict
+        too_many = Rejection("BATCH_TOO_LONG", f"a batch may hold at most {MAX_BATCH_EVENTS} events")
         for position in range(MAX_BATCH_EVENTS, len(incoming.events)):
-            detail = f"a batch may hold at most {MAX_BATCH_EVENTS} events"
-            rejected.append(verdict.reject(position, incoming.events[position], "BATCH_TOO_LONG", detail))
+            rejected.append(reject(position, incoming.events[position], too_many))
         return taken, rejected
 
 
 def _answer(taken: Sequence[Taken], rejected: Sequence[Rejected]) -> bytes:
-    telemetry.EVENTS.labels("taken").inc(len(taken))
+    telemetry.TAKEN.inc(len(taken))
     if not rejected:
         return b'{"success":true,"accepted":%d,"rejected":0,"errors":[]}' % len(taken)
     for reason, count in Counter(event.reason for event in rejected).items():
         telemetry.EVENTS.labels(reason).inc(count)
     listed = [EventError(e.position, e.message_id, e.reason, e.detail) for e in rejected[:MAX_LISTED_ERRORS]]
     return msgspec.json.encode(IngestAnswer(True, len(taken), len(rejected), listed))
-
-
-def _post_only() -> Refusal:
-    return Refusal(
-        405,
-        StatusCode.UNIMPLEMENTED,
-        "METHOD_NOT_ALLOWED",
-        "this path takes POST",
-        headers=[(b"allow", b"OPTIONS, POST")],
-    )
-
-
-async def answer_internal_error(send: Send) -> None:
-    """Answer after a bug; clients of Segment retry, as they should."""
-    refusal = internal()
-    await respond(send, refusal.status, segment_body(refusal))

@@ -12,7 +12,9 @@ from typing import Protocol
 from chassis.bus import REJECTED, Outgoing
 from chassis.errors import DangolError, Unavailable
 from dangol.events.v1 import events_pb2 as pb
-from gateway.ingest.verdict import Rejected, Taken
+
+from gateway.ingest.rejection import Rejected
+from gateway.ingest.verdict import Taken
 
 MAX_EVENTS = 500
 """Events of one message, as the contract has it."""
@@ -20,6 +22,10 @@ MAX_MESSAGE_BYTES = 960 * 1024
 """Below NATS's default limit of 1 MiB, with room for headers."""
 MAX_COMMITS = 4
 """Commits under way at once; more of them would only be smaller."""
+
+_TURNS_TO_WAIT = 2
+_TYPES = {REJECTED: pb.RejectedEventBatch.DESCRIPTOR.full_name}
+_COLLECTED_TYPE = pb.EventBatch.DESCRIPTOR.full_name
 
 
 class Publisher(Protocol):
@@ -32,18 +38,10 @@ class Publisher(Protocol):
 
 @dataclass(slots=True)
 class _Message:
-    """A message that is still filling up."""
+    """A message that is still filling up: serialised batches of one event, which in a row are one batch."""
 
-    batch: pb.EventBatch | pb.RejectedEventBatch
-    events: int = 0
+    parts: list[bytes] = field(default_factory=list)
     size: int = 0
-
-    def has_room(self, size: int) -> bool:
-        return self.events < MAX_EVENTS and self.size + size <= MAX_MESSAGE_BYTES
-
-    def count(self, size: int) -> None:
-        self.events += 1
-        self.size += size
 
 
 @dataclass(slots=True)
@@ -55,43 +53,30 @@ class _Commit:
     full: list[tuple[str, _Message]] = field(default_factory=list)
     size: int = 0
 
-    def take(self, subject: str, event: Taken) -> None:
-        message = self._room(subject, event.size)
-        message.batch.events.add(**event.fields)
-
-    def reject(self, event: Rejected, source: str, received_us: int) -> None:
-        message = self._room(REJECTED, len(event.body) + len(event.detail) + 512)
-        message.batch.events.add(
-            message_id=event.message_id,
-            source=source,
-            reason=event.reason,
-            detail=event.detail,
-            position=event.position,
-            received_time_us=received_us,
-            body=event.body,
-        )
+    def add(self, subject: str, payload: bytes) -> None:
+        """Put one event into the message of its subject."""
+        size = len(payload)
+        self.size += size
+        message = self.filling.get(subject)
+        if message is None:
+            message = self.filling[subject] = _Message()
+        elif len(message.parts) >= MAX_EVENTS or message.size + size > MAX_MESSAGE_BYTES:
+            self.full.append((subject, message))
+            message = self.filling[subject] = _Message()
+        message.parts.append(payload)
+        message.size += size
 
     def messages(self) -> list[Outgoing]:
+        """Return what is to be published."""
         return [
             Outgoing(
                 subject,
-                message.batch.SerializeToString(),
+                b"".join(message.parts),
                 os.urandom(16).hex(),
-                type=message.batch.DESCRIPTOR.full_name,
+                type=_TYPES.get(subject, _COLLECTED_TYPE),
             )
             for subject, message in (*self.full, *self.filling.items())
         ]
-
-    def _room(self, subject: str, size: int) -> _Message:
-        message = self.filling.get(subject)
-        if message is None or not message.has_room(size):
-            if message is not None:
-                self.full.append((subject, message))
-            message = _Message(pb.RejectedEventBatch() if subject == REJECTED else pb.EventBatch())
-            self.filling[subject] = message
-        message.count(size)
-        self.size += size
-        return message
 
 
 class Journal:
@@ -115,10 +100,11 @@ class Journal:
         if commit is None:
             commit = self._collecting = _Commit(asyncio.get_running_loop().create_future())
         before = commit.size
-        for event in taken:
-            commit.take(self._subjects[event.shard], event)
-        for refused in rejected:
-            commit.reject(refused, source, received_us)
+        subjects = self._subjects
+        for shard, payload in taken:
+            commit.add(subjects[shard], payload)
+        for event in rejected:
+            commit.add(REJECTED, _rejected_payload(event, source, received_us))
         self.waiting_bytes += commit.size - before
         if not self._under_way or (commit.full and len(self._under_way) < MAX_COMMITS):
             self._start()
@@ -126,17 +112,21 @@ class Journal:
         await asyncio.shield(commit.done)
 
     def _start(self) -> None:
-        task = asyncio.create_task(self._store())
-        self._under_way.add(task)
+        self._under_way.add(asyncio.create_task(self._store()))
 
     async def _store(self) -> None:
-        # Collecting ends here and not where the task was made, so that requests of the same turn of the loop join.
+        # Requests whose bytes have arrived already are read in these turns of the loop and join; it costs no time
+        # when there are none.
+        for _ in range(_TURNS_TO_WAIT):
+            await asyncio.sleep(0)
         commit, self._collecting = self._collecting, None
         try:
             if commit is not None:
                 await self._publish(commit)
         finally:
-            self._under_way.discard(asyncio.current_task())  # type: ignore[arg-type]
+            task = asyncio.current_task()
+            if task is not None:
+                self._under_way.discard(task)
             if self._collecting is not None and not self._under_way:
                 self._start()
 
@@ -144,13 +134,30 @@ class Journal:
         try:
             await self._publisher.publish_all(commit.messages())
         except DangolError as error:
-            commit.done.set_exception(error)
-            commit.done.exception()  # nobody may be left to hear it
+            _fail(commit, error)
         except BaseException:
-            commit.done.set_exception(Unavailable("the events could not be stored"))
-            commit.done.exception()
+            _fail(commit, Unavailable("the events could not be stored"))
             raise
         else:
             commit.done.set_result(None)
         finally:
             self.waiting_bytes -= commit.size
+
+
+def _fail(commit: _Commit, error: DangolError) -> None:
+    commit.done.set_exception(error)
+    # Looked at here, because the requests that would hear of it may be gone.
+    commit.done.exception()
+
+
+def _rejected_payload(event: Rejected, source: str, received_us: int) -> bytes:
+    kept = pb.RejectedEvent(
+        message_id=event.message_id,
+        source=source,
+        reason=event.reason,
+        detail=event.detail,
+        position=event.position,
+        received_time_us=received_us,
+        body=event.body,
+    )
+    return pb.RejectedEventBatch(events=[kept]).SerializeToString()

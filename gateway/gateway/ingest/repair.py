@@ -24,7 +24,7 @@ _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _LONG_NUMBER = b"0" * _MAX_DIGITS
 
 
-class Unstorable(ValueError):  # noqa: N818 - reads as what it says of the JSON
+class Unstorable(ValueError):
     """JSON that is well-formed and still cannot be kept."""
 
     def __init__(self, reason: str, rule: str) -> None:
@@ -72,9 +72,9 @@ def clean_text(text: str) -> str:
 
 
 def check_object(text: bytes, max_depth: int) -> bool:
-    """Tell whether JSON is an object, after making sure that every store can hold it; raises `Unstorable` or ValueError.
+    """Tell whether JSON is an object that every store can hold; raises `Unstorable` or another ValueError.
 
-    Everything but the depth is found by decoding once and throwing the result away, which costs less than half a
+    Everything but the depth is found by decoding once and throwing the result away, which costs less than a
     microsecond for the properties of a usual event.
     """
     try:

@@ -4,13 +4,21 @@
 Properties, traits and context stay raw JSON, so that their bytes go through untouched.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Raw, Struct
+from chassis.identity import MAX_VALUE_LENGTH
+from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
 
-Name = str | int | float | None
-"""An id or a name; raw HTTP users send numbers."""
+MAX_MESSAGE_ID_LENGTH = 100
+MAX_NAME_LENGTH = 255
+"""Names become keys of tables, and an index entry of PostgreSQL holds 2,700 bytes."""
+
+_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | None
+MessageId = Annotated[str, Meta(max_length=MAX_MESSAGE_ID_LENGTH)] | _Number
+Id = Annotated[str, Meta(max_length=MAX_VALUE_LENGTH)] | _Number
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)] | _Number
+"""Ids and names; raw HTTP users send numbers."""
 
 
 class Batch(Struct, rename="camel", gc=False):
@@ -33,11 +41,11 @@ class Incoming(Struct, rename="camel", gc=False):
     """One event. Times are `Any` because a bad one must not cost the event."""
 
     type: str | None = None
-    message_id: Name = None
-    user_id: Name = None
-    anonymous_id: Name = None
-    previous_id: Name = None
-    group_id: Name = None
+    message_id: MessageId = None
+    user_id: Id = None
+    anonymous_id: Id = None
+    previous_id: Id = None
+    group_id: Id = None
     event: Name = None
     name: Name = None
     category: Name = None

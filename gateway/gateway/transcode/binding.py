@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from chassis.errors import Invalid
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from chassis.errors import Invalid
 from gateway.transcode.contract import Binding
 from gateway.transcode.reader import Problems
 from gateway.transcode.router import variables_of
@@ -123,7 +123,8 @@ def _field_names(descriptor: Descriptor, path: str) -> list[str]:
     for part in path.split("."):
         field = descriptor.fields_by_name[part]
         names.append(field.json_name)
-        descriptor = field.message_type
+        if field.message_type is not None:
+            descriptor = field.message_type
     return names
 
 

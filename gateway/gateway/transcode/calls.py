@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
+from chassis.keys import ApiKey
+from chassis.tokens import TokenSigner
 from google.protobuf.message import Message
 
 from chassis import telemetry
-from chassis.keys import ApiKey
-from chassis.tokens import TokenSigner
 from gateway.settings import Settings
 from gateway.transcode.contract import Method
 

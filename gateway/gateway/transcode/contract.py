@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract as the gateway reads it at start: methods, HTTP bindings, options and comments, from the descriptor set."""
+"""The contract, read from the descriptor set at start: methods, HTTP bindings, options and comments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 
+from dangol.options.v1 import options_pb2
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -21,8 +22,6 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-from dangol.options.v1 import options_pb2
 
 _SERVED_BY = {"operations": "profile"}
 """Packages that every service answers alike, and the one that the gateway asks."""
@@ -93,7 +92,14 @@ class Method:
     def response_part(self, binding: Binding) -> Descriptor:
         """Return the message type that a binding answers with."""
         output: Descriptor = self.descriptor.output_type
-        return output.fields_by_name[binding.response_body].message_type if binding.response_body else output
+        return message_of(output.fields_by_name[binding.response_body]) if binding.response_body else output
+
+
+def message_of(field: FieldDescriptor) -> Descriptor:
+    """Return the message type of a field that has one."""
+    if field.message_type is None:
+        raise ValueError(f"{field.full_name} is not a message")
+    return field.message_type
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from chassis.keys import ApiKey
 from google.protobuf.message import Message
-from grpc import StatusCode
-from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
-from chassis.errors import DangolError
-from chassis.keys import ApiKey
 from gateway.access import Gatekeeper, check_scope, check_visitor
 from gateway.cors import origin_headers, preflight_headers
-from gateway.errors import Refusal, refusal_of, refusal_of_rpc
+from gateway.errors import Refusal, method_not_allowed
 from gateway.exchange import Headers, read_body, respond, respond_empty
 from gateway.limits import Limiter
 from gateway.problems import respond_with_problem
@@ -76,34 +73,20 @@ class ContractEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         found: Match[Route] | Miss = scope["dangol.match"]
-        headers = origin_headers(scope, self._gatekeeper)
-        try:
-            if isinstance(found, Miss):
-                await self._miss(found, scope, send)
-                return
+        if isinstance(found, Match):
+            headers = origin_headers(scope, self._gatekeeper)
             body = await self._answer(found, scope, receive, headers)
-        except Refusal as refusal:
-            await respond_with_problem(scope, send, refusal, headers)
-        except DangolError as error:
-            await respond_with_problem(scope, send, refusal_of(error), headers)
-        except AioRpcError as error:
-            await respond_with_problem(scope, send, refusal_of_rpc(error), headers)
-        else:
             await respond(send, 200, body, headers=headers)
-
-    async def _miss(self, miss: Miss, scope: Scope, send: Send) -> None:
-        if scope["method"] == "OPTIONS":
-            methods = ", ".join(miss.allowed).encode()
+        elif scope["method"] == "OPTIONS":
+            methods = ", ".join(found.allowed).encode()
             await respond_empty(send, 204, preflight_headers(scope, self._gatekeeper, methods))
-            return
-        allowed = ", ".join(sorted({*miss.allowed, "OPTIONS", *(["HEAD"] if "GET" in miss.allowed else [])}))
-        raise Refusal(
-            405,
-            StatusCode.UNIMPLEMENTED,
-            "METHOD_NOT_ALLOWED",
-            f"this path takes {allowed}",
-            headers=[(b"allow", allowed.encode())],
-        )
+        else:
+            heads = ["HEAD"] if "GET" in found.allowed else []
+            raise method_not_allowed(", ".join(sorted({*found.allowed, *heads, "OPTIONS"})))
+
+    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        """Answer with a problem that the asking page may read."""
+        await respond_with_problem(scope, send, refusal, origin_headers(scope, self._gatekeeper))
 
     async def _answer(self, found: Match[Route], scope: Scope, receive: Receive, headers: Headers) -> bytes:
         route, method = found.target, found.target.method

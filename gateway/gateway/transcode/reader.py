@@ -10,12 +10,13 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chassis.errors import Invalid, Violation
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from chassis.errors import Invalid, Violation
+from gateway.transcode.contract import message_of
 from gateway.transcode.writer import is_map, name_is_googles
 
 MAX_VIOLATIONS = 100
@@ -127,7 +128,7 @@ class Readers:
         return _list_of(one, allows_null=_is_value(field)) if field.is_repeated else one
 
     def _convert_map(self, field: FieldDescriptor) -> Convert:
-        key_field, value_field = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        key_field, value_field = (message_of(field).fields_by_name[name] for name in ("key", "value"))
         convert_key = _KEYS.get(key_field.type) or self._convert_one(key_field)
         convert_value = self._convert_one(value_field)
 
@@ -292,34 +293,28 @@ def _free_form(message_class: type[Message], kind: type | None, rule: str) -> Co
     def convert(value: Any, path: str, problems: Problems) -> Any:
         if kind is not None and type(value) is not kind:
             return problems.add(path, rule)
-        if not _is_storable(value, path, problems, MAX_DEPTH):
-            return _SKIP
-        return ParseDict(value, message_class())
+        before = len(problems.violations)
+        _check_free_form(value, path, problems, MAX_DEPTH)
+        return _SKIP if len(problems.violations) > before else ParseDict(value, message_class())
 
     return convert
 
 
-def _is_storable(value: Any, path: str, problems: Problems, depth: int) -> bool:
-    """Tell whether free-form JSON can be held by protobuf and by PostgreSQL."""
+def _check_free_form(value: Any, path: str, problems: Problems, depth: int) -> None:
+    """Note what protobuf or PostgreSQL could not hold."""
     if type(value) is str:
-        return _string(value, path, problems) is not _SKIP
-    if type(value) is int or type(value) is float:
-        return _double(value, path, problems) is not _SKIP
-    if type(value) is list or type(value) is dict:
-        if depth == 0:
-            problems.add(path, f"must be nested at most {MAX_DEPTH} levels deep")
-            return False
-        members = value.items() if type(value) is dict else ((None, element) for element in value)
-        return all([_is_storable_member(name, one, path, problems, depth - 1) for name, one in members])
-    return True
-
-
-def _is_storable_member(name: str | None, value: Any, path: str, problems: Problems, depth: int) -> bool:
-    if name is None:
-        return _is_storable(value, path, problems, depth)
-    if _string(name, path, problems) is _SKIP:
-        return False
-    return _is_storable(value, f"{path}.{name}", problems, depth)
+        _string(value, path, problems)
+    elif type(value) is int or type(value) is float:
+        _double(value, path, problems)
+    elif depth == 0 and type(value) in (list, dict):
+        problems.add(path, f"must be nested at most {MAX_DEPTH} levels deep")
+    elif type(value) is list:
+        for element in value:
+            _check_free_form(element, path, problems, depth - 1)
+    elif type(value) is dict:
+        for name, element in value.items():
+            _string(name, path, problems)
+            _check_free_form(element, f"{path}.{name}", problems, depth - 1)
 
 
 _KEYS: Mapping[int, Convert] = {FieldDescriptor.TYPE_BOOL: _bool_key}

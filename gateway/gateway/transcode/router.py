@@ -41,7 +41,7 @@ class Miss:
     allowed: tuple[str, ...] = ()
 
 
-class BadPath(ValueError):  # noqa: N818 - says what the path is
+class BadPath(ValueError):
     """A path that is not UTF-8."""
 
 

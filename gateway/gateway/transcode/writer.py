@@ -19,6 +19,8 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from gateway.transcode.contract import message_of
+
 Convert = Callable[[Any], Any]
 Write = Callable[[Any], Any]
 
@@ -65,7 +67,7 @@ class Writers:
     def _compile(self, descriptor: Descriptor) -> Write:
         if name_is_googles(descriptor):
             return MessageToDict
-        fields = [field for field in descriptor.fields]
+        fields = list(descriptor.fields)
         if not fields:
             return lambda _: {}
         names = [field.json_name for field in fields]
@@ -102,7 +104,7 @@ class Writers:
         return lambda values: [one(value) for value in values]
 
     def _convert_map(self, field: FieldDescriptor) -> Convert:
-        key_field, value_field = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        key_field, value_field = (message_of(field).fields_by_name[name] for name in ("key", "value"))
         key = _KEYS.get(key_field.type, str)
         one = self._convert_one(value_field) or _same
         return lambda values: {key(name): one(values[name]) for name in values}
@@ -148,7 +150,7 @@ def _bool_key(value: bool) -> str:
 def _double(value: float) -> float | str:
     if math.isfinite(value):
         return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN alone differs from itself
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
 def _float(value: float) -> float | str:
