@@ -19,6 +19,7 @@ RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 ITEM_COLUMNS = ("item_id", "title", "genres")
 USER_COLUMNS = ("user_id", "age", "gender", "occupation", "zip")
 LOWEST, HIGHEST = 1, 5
+BEFORE_RATING = timedelta(minutes=1)
 
 
 class MovieLens:
@@ -90,13 +91,18 @@ class MovieLens:
         traits: dict[str, Any] = {key: value for key, value in known.items() if value and key not in ("user_id", "age")}
         if known.get("age", "").isdecimal():
             traits["age"] = int(known["age"])
-        return Action("identify", f"ml-identify-{user}", moment, user_id=f"ml-{user}", body=traits)
+        return Action("identify", f"ml-identify-{user}", moment - 2 * BEFORE_RATING, user_id=f"ml-{user}", body=traits)
 
     def _views(self, row: dict[str, str], moment: datetime, rating: int | None) -> Iterator[Action]:
         user, item_id = row["user_id"], row["item_id"]
         film = {"product_id": f"ml-{item_id}", "name": self._films[item_id]["title"]}
         yield Action(
-            "track", f"ml-view-{user}-{item_id}", moment, user_id=f"ml-{user}", name="Product Viewed", body=film
+            call="track",
+            message_id=f"ml-view-{user}-{item_id}",
+            time=moment - BEFORE_RATING,
+            user_id=f"ml-{user}",
+            name="Product Viewed",
+            body=film,
         )
         yield Action(
             call="track",

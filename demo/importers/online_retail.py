@@ -32,6 +32,7 @@ PRODUCT_CODE = re.compile(r"\d{5}[A-Za-z]*")
 ROWS_PER_READ = 50_000
 # An event may have 32 KiB; one line takes about 150 bytes.
 LINES_PER_EVENT = 150
+BEFORE_ORDER = timedelta(minutes=1)
 
 
 class Line(NamedTuple):
@@ -160,9 +161,11 @@ def _actions(invoice: Invoice, shift: timedelta, introduced: set[str]) -> Iterat
     if invoice.customer not in introduced:
         introduced.add(invoice.customer)
         traits = {"country": invoice.country} if invoice.country else {}
-        yield Action("identify", f"identify-{invoice.customer}", moment, user_id=invoice.customer, body=traits)
+        before = moment - BEFORE_ORDER
+        yield Action("identify", f"identify-{invoice.customer}", before, user_id=invoice.customer, body=traits)
     is_refund = invoice.number.startswith(CANCELLATION)
-    for part, begin in enumerate(range(0, len(invoice.lines), LINES_PER_EVENT), start=1):
+    # The events of a long invoice share its order id, and so count as one order.
+    for begin in range(0, len(invoice.lines), LINES_PER_EVENT):
         lines = invoice.lines[begin : begin + LINES_PER_EVENT]
         yield Action(
             call="track",
@@ -170,7 +173,7 @@ def _actions(invoice: Invoice, shift: timedelta, introduced: set[str]) -> Iterat
             time=moment,
             user_id=invoice.customer,
             name="Order Refunded" if is_refund else "Order Completed",
-            body=_order(f"{invoice.number}/{part}" if part > 1 else invoice.number, lines),
+            body=_order(invoice.number, lines),
         )
 
 

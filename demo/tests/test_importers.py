@@ -117,6 +117,7 @@ def test_an_invoice_of_many_rows_is_split_into_events_that_are_small_enough(tmp_
     orders = everything(open_dataset("online-retail", write_retail(tmp_path, rows))).actions[1:]
     assert [len(order.body["products"]) for order in orders] == [LINES_PER_EVENT, LINES_PER_EVENT, 20]
     assert sum(order.body["revenue"] for order in orders) == 320
+    assert {order.body["order_id"] for order in orders} == {"1"}
     assert len({order.message_id for order in orders}) == 3
     assert all(len(json.dumps(order.body)) < 32_768 for order in orders)
 
@@ -128,7 +129,8 @@ def test_a_rating_becomes_a_view_and_a_rating(tmp_path: Path) -> None:
     assert [action.counted_name for action in found] == ["identify", *["Product Viewed", "Product Rated"] * 2]
     assert found[0].body == {"age": 33, "gender": "F", "occupation": "artist", "zip": "A1"}
     assert found[2].body == {"product_id": "ml-1", "name": "Toy Story (1995)", "rating": 5}
-    assert found[1].time == datetime.fromtimestamp(881250949, UTC)
+    assert found[2].time == datetime.fromtimestamp(881250949, UTC)
+    assert [action.time for action in found[:3]] == sorted(action.time for action in found[:3])
 
 
 def test_ratings_of_no_use_are_rejected_with_their_reason(tmp_path: Path) -> None:
