@@ -7,19 +7,28 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
+from typing import Protocol
 
 from bench.platform.http import Connection
-from bench.platform.workload import BATCH_EVENTS, Workload
+from bench.platform.workload import BATCH_EVENTS
 
 MAX_PAUSE_SECONDS = 10.0
 MAX_LATE_SECONDS = 0.5
+LOOK_SECONDS = 0.02
+
+
+class Requests(Protocol):
+    """Where batches come from."""
+
+    def next_request(self) -> bytes:
+        """Return a whole HTTP request that was not sent before."""
 
 
 class Load:
     """Events that flow for as long as the context lasts."""
 
     def __init__(
-        self, port: int, workload: Workload, rate: float, connections: int = 8, stop_after: int | None = None
+        self, port: int, workload: Requests, rate: float, connections: int = 8, stop_after: int | None = None
     ) -> None:
         self.rate = rate
         """Events a second that are offered; may be changed while they flow."""
@@ -30,8 +39,10 @@ class Load:
         self.troubles: Counter[str] = Counter()
         """Answers other than 200, and lost connections."""
         self._workload = workload
-        self._stop_after = stop_after
-        self._started = 0
+        self.stop_after = stop_after
+        """Events after which nothing new is begun; None is never."""
+        self.started = 0
+        """Events of batches that were begun."""
         self._due = 0.0
         self._is_stopping = False
         self._connections = [Connection(port) for _ in range(connections)]
@@ -53,13 +64,21 @@ class Load:
         for connection in self._connections:
             connection.close()
 
+    async def reached(self, acknowledged: int) -> None:
+        """Return when so many events are acknowledged; raises what ended the load before."""
+        while self.acknowledged < acknowledged:
+            if all(task.done() for task in self._tasks):
+                await asyncio.gather(*self._tasks)
+                raise RuntimeError(f"the load ended at {self.acknowledged:,} events")
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def done(self) -> None:
         """Return when `stop_after` events are acknowledged."""
         await asyncio.gather(*self._tasks)
 
     async def _work(self, connection: Connection) -> None:
-        while not self._is_stopping and (self._stop_after is None or self._started < self._stop_after):
-            self._started += BATCH_EVENTS
+        while not self._is_stopping and (self.stop_after is None or self.started < self.stop_after):
+            self.started += BATCH_EVENTS
             await self._wait_for_turn()
             await self._deliver(connection, self._workload.next_request())
 

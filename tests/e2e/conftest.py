@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One whole platform for all end-to-end tests."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from bench.platform.running import SECRET_KEY, Platform, running_platform
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """Start every process once, on free ports and a folder that is thrown away."""
+    with running_platform() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def api(platform: Platform) -> Iterator[httpx.Client]:
+    """The public HTTP API, with the secret key of local mode."""
+    headers = {"Authorization": f"Bearer {SECRET_KEY}"}
+    with httpx.Client(base_url=platform.url, headers=headers, timeout=30, trust_env=False) as client:
+        yield client
