@@ -21,7 +21,6 @@ from chassis.streams import Delivery, StreamSubscription, Subscription
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT_S = 60.0
 _IDLE_WAIT_S = 1.0
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0, 60.0)
 _RECONNECT_S = 0.5
@@ -44,6 +43,7 @@ class Consumer:
         database: Database | None,
         *,
         max_deliver: int,
+        ack_wait_s: float,
     ) -> None:
         self.name = f"{service}-{subscription.short_name}"
         self._subscription = subscription
@@ -57,7 +57,7 @@ class Consumer:
             self.name,
             subscription.heard_subject,
             batch=subscription.batch_messages,
-            ack_wait_s=ACK_WAIT_S,
+            ack_wait_s=ack_wait_s,
         )
 
     def stop(self) -> None:

@@ -84,7 +84,14 @@ class Runner:
         self._stoppables: list[Consumer | JobRunner] = []
         if "consumers" in roles:
             self._stoppables += [
-                Consumer(service.name, s, service.bus, service.database, max_deliver=settings.max_deliver)
+                Consumer(
+                    service.name,
+                    s,
+                    service.bus,
+                    service.database,
+                    max_deliver=settings.max_deliver,
+                    ack_wait_s=settings.ack_wait_seconds,
+                )
                 for s in service.subscriptions
             ]
         if "jobs" in roles:

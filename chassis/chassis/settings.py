@@ -74,6 +74,8 @@ class ServiceSettings(CommonSettings):
     """PEM authority that clients must be signed by (mTLS)."""
     max_deliver: int = Field(8, ge=1)
     """Deliveries of a message that keeps failing before it is dead-lettered."""
+    ack_wait_seconds: float = Field(60, gt=0)
+    """Time after which a message that is still in hand is taken for lost with its process and sent again."""
     inbox_days: int = Field(14, ge=1)
     """How long message ids are remembered."""
 
