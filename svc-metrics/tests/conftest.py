@@ -6,8 +6,12 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chassis.testing import Engines, RunningService, running
+from svc_metrics.app import build
+from svc_metrics.settings import Settings
 from svc_metrics.store import ClickHouse, Embedded, Limits
 from svc_metrics.usecases import Stores
 
@@ -47,6 +51,30 @@ async def clickhouse(engine: Embedded, database: str) -> AsyncIterator[ClickHous
 def stores(clickhouse: ClickHouse) -> Stores:
     """Everything that svc-metrics keeps, empty."""
     return Stores.on(clickhouse)
+
+
+@pytest.fixture
+async def service(engines: Engines, engine: Embedded, database: str) -> AsyncIterator[RunningService]:
+    """The whole service, on databases and streams of its own."""
+    async with running(build, Settings, engines, **_overrides(engine, database)) as running_service:
+        yield running_service
+
+
+@pytest.fixture(scope="module")
+async def service_for_questions(engines: Engines, engine: Embedded) -> AsyncIterator[RunningService]:
+    """The whole service, empty, for tests that change nothing."""
+    async with running(build, Settings, engines, **_overrides(engine, "test_questions")) as running_service:
+        yield running_service
+
+
+def _overrides(engine: Embedded, database: str) -> dict[str, Any]:
+    return {
+        "metrics_folder": engine.folder,
+        "metrics_engine_memory_bytes": engine.memory_bytes,
+        "metrics_cache_bytes": engine.cache_bytes,
+        "clickhouse_database": database,
+        "metrics_insert_interval_ms": 20,
+    }
 
 
 def _quick_folder() -> Path | None:

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from chassis.errors import Invalid
+from chassis.identity import FragmentId, ProfileId
 from chassis.pages import encode_token
 from dangol.events.v1.events_pb2 import Event, EventType
 from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
@@ -87,9 +88,9 @@ def test_only_fragments_of_other_profiles_are_learnt_from_events() -> None:
         Happening(ANA, AT, "page", "m2").event(profile_id=bora, revision=3),
         Happening(ANA, AT, "page", "m3").event(profile_id=bora, revision=3),
     ]
-    assert wire.mappings_of_events(events) == [Mapping(ANA, bora, 3)]
+    assert wire.mappings_of_events(events) == [Mapping(FragmentId(ANA), ProfileId(bora), 3)]
     announced = FragmentsRemapped(mappings=[FragmentMapping(fragment_id=ANA.bytes, profile_id=ANA.bytes, revision=4)])
-    assert wire.mappings_of([announced]) == [Mapping(ANA, ANA, 4)]
+    assert wire.mappings_of([announced]) == [Mapping(FragmentId(ANA), ProfileId(ANA), 4)]
     announced.mappings[0].profile_id = b"short"
     with pytest.raises(Invalid, match="profile_id"):
         wire.mappings_of([announced])
