@@ -3,7 +3,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 from uuid import UUID, uuid4
 
 import grpc
@@ -189,7 +189,7 @@ async def test_says_what_is_wrong(
 async def test_names_field_and_rule_in_the_details(service: RunningService) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest())
-    status = rpc_status.from_call(caught.value)
+    status = rpc_status.from_call(cast(grpc.Call, caught.value))
     assert status is not None
     bad_request = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad_request) for detail in status.details)
