@@ -25,10 +25,12 @@ class Questions:
         self._connection.close()
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Read something; raises LookupError when the answer is not 200."""
+        """Read something; raises LookupError when it is not there."""
         answer = await self._connection.exchange(http_get(path, SECRET_KEY), 30)
+        if answer.status == 404:
+            raise LookupError(path)
         if answer.status != 200:
-            raise LookupError(f"GET {path}: {answer.status} {answer.body[:300]!r}")
+            raise RuntimeError(f"GET {path}: {answer.status} {answer.body[:300]!r}")
         return dict(json.loads(answer.body))
 
     async def counted_events(self, names: set[str] | None = None) -> int:
@@ -42,6 +44,13 @@ class Questions:
             return dict((await self.get(f"/v1/profiles/{reference}")).get("eventCounts", {}))
         except LookupError:
             return {}
+
+    async def has_event(self, reference: str) -> bool:
+        """Whether metrics knows anything that a customer did."""
+        try:
+            return bool((await self.get(f"/v1/profiles/{reference}/events?pageSize=1")).get("events"))
+        except LookupError:
+            return False
 
     async def is_a_member(self, reference: str, segment: str) -> bool:
         """Whether a customer is in a segment."""

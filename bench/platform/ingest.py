@@ -126,6 +126,8 @@ async def _measure_at(platform: Platform, workload: Workload, backlog: Backlog, 
         measured.acknowledged = load.acknowledged - acknowledged
         measured.batch_seconds = list(load.latencies)
         measured.cpu_seconds = {name: used - before[name] for name, used in _cpu(platform).items()}
+        if probing.done():
+            probing.result()
         probing.cancel()
         await load.finish()
     drained = await seconds_until(lambda: _has_counted(questions, workload), 120, 0.1)
@@ -158,10 +160,8 @@ async def _probe(port: int, lags: list[float]) -> None:
 
 
 async def _is_queryable(questions: Questions, user: str) -> bool:
-    if not await questions.profile_counts(f"user_id:{user}"):
-        return False
-    events = await questions.get(f"/v1/profiles/user_id:{user}/events?pageSize=1")
-    return bool(events.get("events"))
+    reference = f"user_id:{user}"
+    return bool(await questions.profile_counts(reference)) and await questions.has_event(reference)
 
 
 async def _drained(backlog: Backlog) -> None:

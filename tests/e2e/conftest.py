@@ -22,3 +22,8 @@ def api(platform: Platform) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {SECRET_KEY}"}
     with httpx.Client(base_url=platform.url, headers=headers, timeout=30, trust_env=False) as client:
         yield client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Break things last: the other tests share the platform."""
+    items.sort(key=lambda item: item.path.stem == "test_faults")
