@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What svc-recommend hears."""
+
+from collections.abc import Mapping, Sequence
+
+from chassis.database import Transaction
+from chassis.streams import RESOLVED, Subscription
+from dangol.events.v1.events_pb2 import EventBatch
+from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+
+from svc_recommend import wire
+from svc_recommend.domain.interactions import EventWeight, Learner
+from svc_recommend.usecases import learning
+
+
+class Learning:
+    """The consumer of resolved events."""
+
+    def __init__(self, weights: Mapping[str, EventWeight]) -> None:
+        self._weights = weights
+
+    async def on_resolved(self, tx: Transaction, batches: Sequence[EventBatch]) -> None:
+        """Learn from a micro-batch."""
+        learner = Learner(self._weights)
+        placements = wire.read_events(batches, learner)
+        await learning.learn(tx, learner.learnt, placements)
+
+
+async def on_fragments_remapped(tx: Transaction, messages: Sequence[FragmentsRemapped]) -> None:
+    """Keep who is who."""
+    await learning.place(tx, wire.read_mappings(messages))
+
+
+def subscriptions(weights: Mapping[str, EventWeight], batch_messages: int) -> tuple[Subscription, ...]:
+    """Return what the service hears."""
+    return (
+        Subscription(EventBatch, Learning(weights).on_resolved, subject=RESOLVED, batch_messages=batch_messages),
+        Subscription(FragmentsRemapped, on_fragments_remapped),
+    )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much each customer is interested in each item, by customer and by item."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svc_recommend.domain import packed
+from svc_recommend.domain.histories import Histories
+from svc_recommend.domain.interactions import THOUSANDTHS
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.int32]
+Positions = NDArray[np.int64]
+
+EPOCH_US = 1_577_836_800_000_000
+"""2020-01-01: where forward decay counts from; any fixed time gives the same answers."""
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(slots=True)
+class Column:
+    """The customers of one item, in the order of their keys, and their interest."""
+
+    customers: Numbers = field(default_factory=lambda: np.zeros(0, np.int32))
+    interest: Floats = field(default_factory=lambda: np.zeros(0))
+    settled_at: int = 0
+    """Number of the last reading that it takes into account."""
+
+
+class Interests:
+    """The matrix of customers and items, kept in both directions.
+
+    Reading a customer's history anew costs the same whoever the customer is; columns catch up when they are asked for.
+    """
+
+    def __init__(self, histories: Histories, half_life_days: float) -> None:
+        self._histories = histories
+        self._rate = 0.5 / (half_life_days * DAY_US)
+        self._number_of: dict[UUID, int] = {}
+        self._keys = np.zeros(1024, np.uint64)
+        self._read_at = np.zeros(1024, np.int64)
+        self._items: list[bytes] = []
+        self._interest: list[bytes] = []
+        self._columns: dict[int, Column] = {}
+        self._joined: dict[int, list[int]] = {}
+        self._readings = 0
+
+    def reread(self, customer_ids: Sequence[UUID]) -> Numbers:
+        """Take over the histories of customers; return the items in them, now or before, as often as they occur."""
+        self._readings += 1
+        numbers = [self._number(customer_id) for customer_id in customer_ids]
+        self._read_at[numbers] = self._readings
+        old_items, _, old_owners = self.gather(numbers)
+        owners, items, interest = self._interest_in(customer_ids)
+        old_keys, new_keys = packed.keys(old_owners, old_items), packed.keys(owners, items)
+        joined = ~np.isin(new_keys, old_keys, assume_unique=True)
+        for item, owner in zip(items[joined].tolist(), owners[joined].tolist(), strict=True):
+            self._joined.setdefault(item, []).append(numbers[owner])
+        for number, its_items, its_interest in zip(
+            numbers,
+            packed.split(owners, items.tobytes(), 4, len(numbers)),
+            packed.split(owners, interest.tobytes(), 8, len(numbers)),
+            strict=True,
+        ):
+            self._items[number], self._interest[number] = its_items, its_interest
+        left = ~np.isin(old_keys, new_keys, assume_unique=True)
+        return np.concatenate([items, old_items[left]])
+
+    def _interest_in(self, customer_ids: Sequence[UUID]) -> tuple[Positions, Numbers, Floats]:
+        owners, rows = self._histories.of(customer_ids)
+        liked = rows["weight"] > 0
+        owners, rows = owners[liked], rows[liked]
+        lengths = np.bincount(owners, minlength=1)
+        decay = np.exp2((rows["time_us"] - EPOCH_US) * self._rate)
+        interest = np.log1p(rows["weight"] / THOUSANDTHS) * decay * lengths[owners] ** -0.25
+        return owners, np.ascontiguousarray(rows["item"], np.int32), interest
+
+    def gather(self, numbers: Sequence[int]) -> tuple[Numbers, Floats, Positions]:
+        """Return items, interest and position of the customer, over the histories of some customers."""
+        histories = [self._items[number] for number in numbers]
+        lengths = np.fromiter(map(len, histories), np.int64, len(histories)) // 4
+        items = np.frombuffer(b"".join(histories), np.int32)
+        interest = np.frombuffer(b"".join([self._interest[number] for number in numbers]), np.float64)
+        return items, interest, np.repeat(np.arange(len(numbers)), lengths)
+
+    def column(self, item: int) -> Column:
+        """Return the column of an item, brought up to date with its customers."""
+        column = self._columns.get(item)
+        if column is None:
+            column = self._columns[item] = Column()
+        if column.settled_at < self._readings:
+            self._settle(item, column)
+        return column
+
+    def _settle(self, item: int, column: Column) -> None:
+        kept = self._read_at[column.customers] <= column.settled_at
+        column.settled_at = self._readings
+        changed = np.unique(np.append(column.customers[~kept], np.array(self._joined.pop(item, ()), np.int32)))
+        if not len(changed):
+            return
+        items, interest, owners = self.gather(changed.tolist())
+        mine = items == item
+        customers, interest = changed[owners[mine]], interest[mine]
+        order = np.argsort(self._keys[customers], kind="stable")
+        before = column.customers[kept]
+        at = np.searchsorted(self._keys[before], self._keys[customers[order]])
+        column.customers = np.insert(before, at, customers[order])
+        column.interest = np.insert(column.interest[kept], at, interest[order])
+
+    def strongest(self, column: Column, most: int) -> Positions:
+        """Return the positions in a column of the customers with most interest, in the order of their keys."""
+        if len(column.customers) <= most:
+            return np.arange(len(column.customers))
+        order = np.lexsort((self._keys[column.customers], -column.interest))
+        return np.sort(order[:most])
+
+    def _number(self, customer_id: UUID) -> int:
+        number = self._number_of.get(customer_id)
+        if number is None:
+            number = self._number_of[customer_id] = len(self._items)
+            self._items.append(b"")
+            self._interest.append(b"")
+            if number == len(self._keys):
+                self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
+                self._read_at = np.concatenate([self._read_at, np.zeros_like(self._read_at)])
+            self._keys[number] = int.from_bytes(customer_id.bytes[:8])
+        return number

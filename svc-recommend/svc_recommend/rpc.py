@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What svc-recommend answers."""
+
+from chassis.clock import now
+from chassis.database import Database
+from chassis.identity import IdentityKey
+from dangol.recommend.v1 import recommend_pb2 as pb
+from dangol.recommend.v1.recommend_pb2_grpc import RecommendServiceServicer
+from grpc.aio import ServicerContext
+
+from chassis import pages
+from svc_recommend import wire
+from svc_recommend.domain.items import ItemId
+from svc_recommend.domain.ranking import Taste
+from svc_recommend.usecases import catalogue, recommending
+from svc_recommend.usecases.recommending import ShelfKeeper
+
+_RECOMMENDATIONS = 20
+
+
+class RecommendRpc(RecommendServiceServicer):
+    """Keeps the catalogue and recommends from it."""
+
+    def __init__(self, database: Database, key: IdentityKey, keeper: ShelfKeeper, taste: Taste) -> None:
+        self._database = database
+        self._key = key
+        self._keeper = keeper
+        self._taste = taste
+
+    async def BatchUpsertItems(
+        self, request: pb.BatchUpsertItemsRequest, context: ServicerContext
+    ) -> pb.BatchUpsertItemsResponse:
+        """Create or replace items."""
+        items = wire.items_from_proto(request.items)
+        async with self._database.transaction() as tx:
+            upserted = await catalogue.upsert_items(tx, items, now())
+        await self._keeper.update()
+        return pb.BatchUpsertItemsResponse(created_count=upserted.created_count, updated_count=upserted.updated_count)
+
+    async def GetItem(self, request: pb.GetItemRequest, context: ServicerContext) -> pb.GetItemResponse:
+        """Return one item."""
+        async with self._database.snapshot() as tx:
+            item = await catalogue.get_item(tx, ItemId(request.item_id))
+        return pb.GetItemResponse(item=wire.item_to_proto(item))
+
+    async def ListItems(self, request: pb.ListItemsRequest, context: ServicerContext) -> pb.ListItemsResponse:
+        """Return items by id."""
+        size = pages.page_size(request.page_size)
+        after = wire.page_start(pages.decode_token(request.page_token))
+        async with self._database.snapshot() as tx:
+            items = await catalogue.list_items(tx, after=after, category=request.category, most=size + 1)
+        page, more = items[:size], items[size:]
+        return pb.ListItemsResponse(
+            items=[wire.item_to_proto(item) for item in page],
+            next_page_token=pages.encode_token({"after": page[-1].item_id}) if more else "",
+        )
+
+    async def DeleteItem(self, request: pb.DeleteItemRequest, context: ServicerContext) -> pb.DeleteItemResponse:
+        """Take an item out of the catalogue."""
+        async with self._database.transaction() as tx:
+            await catalogue.delete_item(tx, ItemId(request.item_id))
+        await self._keeper.update()
+        return pb.DeleteItemResponse()
+
+    async def RecommendItems(
+        self, request: pb.RecommendItemsRequest, context: ServicerContext
+    ) -> pb.RecommendItemsResponse:
+        """Recommend to one customer."""
+        fragment_id = self._key.resolve(request.profile)
+        async with self._database.snapshot() as tx:
+            profile_id, slate = await recommending.recommend_items(
+                tx,
+                self._keeper.shelf,
+                fragment_id,
+                size=pages.page_size(request.page_size, _RECOMMENDATIONS),
+                category=request.category,
+                taste=self._taste,
+            )
+        return wire.slate_to_proto(profile_id, slate)
+
+    async def ListSimilarItems(
+        self, request: pb.ListSimilarItemsRequest, context: ServicerContext
+    ) -> pb.ListSimilarItemsResponse:
+        """Return the items close to an item."""
+        size = pages.page_size(request.page_size, _RECOMMENDATIONS)
+        found = recommending.list_similar_items(self._keeper.shelf, ItemId(request.item_id), size)
+        return pb.ListSimilarItemsResponse(items=wire.similar_to_proto(found))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where svc-recommend keeps what it knows: tables and queries."""
