@@ -20,7 +20,7 @@ class Settings(ServiceSettings):
     """Port of gRPC."""
     identifier_traits: dict[str, str] = Field({}, validation_alias="DANGOL_PROFILE_IDENTIFIER_TRAITS")
     """Further traits of `identify` that are identifiers, with their namespace, strongest first, as JSON."""
-    batch_messages: int = Field(64, ge=1, validation_alias="DANGOL_PROFILE_BATCH_MESSAGES")
+    batch_messages: int = Field(32, ge=1, validation_alias="DANGOL_PROFILE_BATCH_MESSAGES")
     """Most collected messages in one transaction."""
     seen_days: int = Field(8, ge=8, validation_alias="DANGOL_PROFILE_SEEN_DAYS")
     """Days for which a repeated event is recognised; longer than the 7 days for which the stream can bring it back."""

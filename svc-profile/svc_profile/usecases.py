@@ -9,12 +9,13 @@ from chassis.errors import NotFound
 
 from svc_profile import wire
 from svc_profile.domain import identity
+from svc_profile.domain.claims import Claim, Pair, admit, claims_of
 from svc_profile.domain.events import Batch, Event, FragmentKey
-from svc_profile.domain.fragments import learn
-from svc_profile.domain.identity import Claim, Conflict, Pair, Placement
+from svc_profile.domain.fragments import Fragment, learn
+from svc_profile.domain.identity import Conflict, Placement
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.domain.rejects import NOBODY, RejectedEvent
-from svc_profile.store.fragments import Folded, FragmentStore
+from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import Filter, RejectedStore
 from svc_profile.store.seen import SeenStore
@@ -26,10 +27,10 @@ _FORGET_AT_ONCE = 20_000
 class Collected:
     """What became of collected messages."""
 
-    kept: Sequence[frozenset[bytes]]
-    """For each message, the keys of the events that it was the first to bring."""
+    kept: Sequence[Sequence[int]]
+    """For each message, the positions of the events that it was the first to bring."""
     placements: Mapping[FragmentKey, Placement]
-    """Where the fragments that own those events belong."""
+    """Where the fragments that own those events belong; one that is not there belongs to itself."""
 
 
 async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
@@ -39,15 +40,17 @@ async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
     """
     first = _first_bringers(batches)
     known = await SeenStore(tx).remember({key: batch_id for key, (batch_id, _) in first.items()})
-    fresh = [event for key, (_, event) in first.items() if key not in known]
+    fresh = (
+        [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
+    )
     await RejectedStore(tx).put([_nobodys(event) for event in fresh if not event.names.seen])
     await _learn(tx, [event for event in fresh if event.names.seen])
-    brought_by = {key: known.get(key, batch_id) for key, (batch_id, event) in first.items() if event.names.seen}
-    kept = [
-        frozenset(event.key for event in batch.events if brought_by.get(event.key) == batch.batch_id)
-        for batch in batches
-    ]
-    owners = {first[key][1].owner.fragment for keys in kept for key in keys}
+    kept = [_kept(batch, first, known) for batch in batches]
+    owners = {
+        batch.events[position].owner.fragment
+        for batch, positions in zip(batches, kept, strict=True)
+        for position in positions
+    }
     return Collected(kept, await LinkStore(tx).placements(owners))
 
 
@@ -57,6 +60,16 @@ def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]
         for event in batch.events:
             first.setdefault(event.key, (batch.batch_id, event))
     return first
+
+
+def _kept(batch: Batch, first: Mapping[bytes, tuple[bytes, Event]], known: Mapping[bytes, bytes]) -> list[int]:
+    """Return the positions of the events that this message was the first to bring, now or before a crash."""
+    positions: dict[bytes, int] = {}
+    for position, event in enumerate(batch.events):
+        key = event.key
+        if event.names.seen and (known.get(key) or first[key][0]) == batch.batch_id:
+            positions.setdefault(key, position)
+    return list(positions.values())
 
 
 def _nobodys(event: Event) -> RejectedEvent:
@@ -74,20 +87,25 @@ def _nobodys(event: Event) -> RejectedEvent:
 async def _learn(tx: Transaction, events: Sequence[Event]) -> None:
     folded = await FragmentStore(tx).fold(learn(events))
     links = LinkStore(tx)
-    claims = await links.news(identity.claims_of(events))
+    news = await links.news(claims_of(events), folded.new)
     # Without a link, nobody else's identity hangs on how old a fragment is.
     older = await links.linked(folded.earlier)
-    if claims or older:
-        await _relink(tx, claims, older, folded)
+    if news or older:
+        await _relink(tx, news, older, folded.new)
 
 
-async def _relink(tx: Transaction, claims: Mapping[Pair, Claim], older: set[FragmentKey], folded: Folded) -> None:
+async def _relink(
+    tx: Transaction, news: Mapping[Pair, Claim], older: set[FragmentKey], new: Mapping[FragmentKey, Fragment]
+) -> None:
     """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
     links = LinkStore(tx)
     await links.lock()
-    admission = identity.admit(await links.of_children(claims), claims)
-    component = await links.component(admission.touched | older)
-    change = identity.reconcile(component, admission, folded.new)
+    admission = admit(await links.of_children(news), news)
+    standings = await links.standings((admission.touched | older) - new.keys())
+    standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
+    around = identity.survey(admission, standings, older)
+    component = await links.component(around.seeds - new.keys())
+    change = identity.reconcile(component, admission, around, new)
     await links.put(change.links)
     for message in wire.fragments_remapped(await links.place(change.moved)):
         tx.publish(message)

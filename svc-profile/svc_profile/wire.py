@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the contract and the domain."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Any
@@ -16,7 +16,7 @@ from dangol.profile.v1 import profile_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
 
 from svc_profile.domain.events import NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
-from svc_profile.domain.fragments import storable
+from svc_profile.domain.fragments import storable, storable_text
 from svc_profile.domain.identity import Conflict, Merge, Placement
 from svc_profile.domain.profiles import KnownAs, Profile
 from svc_profile.domain.rejects import RejectedEvent
@@ -24,6 +24,7 @@ from svc_profile.domain.rejects import RejectedEvent
 MAX_MAPPINGS = 1_000
 
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
+_TRACK = events_pb2.EVENT_TYPE_TRACK
 _ALIAS = events_pb2.EVENT_TYPE_ALIAS
 _GROUP = events_pb2.EVENT_TYPE_GROUP
 
@@ -37,24 +38,25 @@ _MAX_UINT32 = 2**32 - 1
 def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer) -> Batch:
     """Read a collected message."""
     batch_id = blake2b(message_id.encode(), digest_size=16).digest()
-    return Batch(batch_id, tuple(read_event(event, namer) for event in batch.events))
+    return Batch(batch_id, [read_event(event, namer) for event in batch.events])
 
 
 def read_event(event: events_pb2.Event, namer: Namer) -> Event:
     """Read what an event tells; its properties are opened only when it may move money."""
-    kind, source, message_id = event.type, event.source, event.message_id
+    kind, source, message_id, time_us = event.type, event.source, event.message_id, event.time_us
     traits = _traits(event.traits) if kind == _IDENTIFY else NO_TRAITS
+    previous_id = event.previous_id if kind == _ALIAS else ""
     return Event(
-        key=event_key(source, message_id),
-        time_us=min(max(event.time_us, _FIRST_US), _LAST_US),
-        counted_name=_without_nul(counted_name(event)),
-        names=namer.names(event.user_id, event.anonymous_id, event.previous_id if kind == _ALIAS else "", traits),
-        source=_without_nul(source),
-        message_id=_without_nul(message_id),
-        received_time_us=event.received_time_us,
-        traits=traits,
-        group_id=_without_nul(event.group_id) if kind == _GROUP else "",
-        amount=_amount(event) if moves_money(event) else None,
+        event_key(source, message_id),
+        time_us if _FIRST_US <= time_us <= _LAST_US else min(max(time_us, _FIRST_US), _LAST_US),
+        storable_text(counted_name(event)),
+        namer.names(event.user_id, event.anonymous_id, previous_id, traits),
+        source,
+        message_id,
+        event.received_time_us,
+        traits,
+        storable_text(event.group_id) if kind == _GROUP else "",
+        _amount(event) if kind == _TRACK and moves_money(event) else None,
     )
 
 
@@ -67,33 +69,25 @@ def _amount(event: events_pb2.Event) -> tuple[str, Decimal] | None:
     return None if amount is None else (amount.currency, amount.value)
 
 
-def _without_nul(text: str) -> str:
-    return text.replace("\x00", "") if "\x00" in text else text
-
-
 def resolved_batch(
     batch: events_pb2.EventBatch,
     events: Sequence[Event],
-    kept: Container[bytes],
+    kept: Sequence[int],
     placements: Mapping[FragmentKey, Placement],
 ) -> events_pb2.EventBatch:
     """Return the kept events of a collected message, each with its fragment, its profile and the revision of both.
 
-    The collected message itself stays complete, because it may have to be handled again.
+    No event leaves the collected message itself, because it may have to be handled again.
     """
-    resolved = events_pb2.EventBatch()
-    taken = set()
-    for message, event in zip(batch.events, events, strict=True):
-        if event.key not in kept or event.key in taken:
-            continue
-        taken.add(event.key)
-        fragment = event.owner.fragment
-        placement = placements[fragment]
+    messages = batch.events
+    for position in kept:
+        message, fragment = messages[position], events[position].names.seen[0].fragment
+        placement = placements.get(fragment)
         message.fragment_id = fragment
-        message.profile_id = placement.profile
-        message.mapping_revision = placement.revision
-        resolved.events.append(message)
-    return resolved
+        message.profile_id, message.mapping_revision = placement or (fragment, 0)
+    if len(kept) == len(messages):
+        return batch
+    return events_pb2.EventBatch(events=[messages[position] for position in kept])
 
 
 def fragments_remapped(moved: Mapping[FragmentKey, Placement]) -> Iterator[pb.FragmentsRemapped]:
@@ -187,10 +181,10 @@ def read_rejected(batches: Iterable[events_pb2.RejectedEventBatch]) -> list[Reje
     """Read what the gateway did not take."""
     return [
         RejectedEvent(
-            message_id=_without_nul(event.message_id),
-            source=_without_nul(event.source),
-            reason=_without_nul(event.reason),
-            detail=_without_nul(event.detail),
+            message_id=event.message_id,
+            source=event.source,
+            reason=event.reason,
+            detail=event.detail,
             position=event.position,
             received_time_us=min(max(event.received_time_us, _FIRST_US), _LAST_US),
             body=event.body,

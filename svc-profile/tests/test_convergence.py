@@ -19,19 +19,10 @@ from hypothesis import strategies as st
 from svc_profile import wire
 from svc_profile.app import build
 from svc_profile.consumers import Collecting
+from svc_profile.domain.claims import Claim, Link, Pair, admit, claims_of, eligible_claims
 from svc_profile.domain.events import Event, FragmentKey, Namer
 from svc_profile.domain.fragments import Fragment, learn
-from svc_profile.domain.identity import (
-    Component,
-    Link,
-    Member,
-    Pair,
-    admit,
-    claims_of,
-    eligible_claims,
-    reconcile,
-    resolve,
-)
+from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.settings import Settings
 
@@ -101,7 +92,8 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Message], list[list[Message]]]:
     shuffled = draw(st.permutations([*history, *repeated]))
     batches: list[list[Message]] = [[]]
     for message in shuffled:
-        if batches[-1] and draw(st.booleans()):
+        starts_anew = draw(st.booleans())
+        if starts_anew and batches[-1]:
             batches.append([])
         batches[-1].append(message)
     return history, batches
@@ -142,32 +134,44 @@ class Ledger:
         events = {event.key: event for event in read(batch) if event.key not in self.seen}
         self.seen |= set(events)
         learnt = learn(events.values())
+        new = {key: fragment for key, fragment in learnt.items() if key not in self.fragments}
+        older = {key for key in learnt.keys() - new.keys() if self.is_older(learnt[key])}
         for key, fragment in learnt.items():
-            if key in self.fragments:
-                self.fragments[key].absorb(fragment)
+            if key in new:
+                self.fragments[key], self.profile_of[key] = fragment, key
             else:
-                self.fragments[key] = fragment
-                self.profile_of[key] = key
-        self.relink(claims_of(events.values()), learnt)
+                self.fragments[key].absorb(fragment)
+        self.relink(claims_of(events.values()), older, new)
 
-    def relink(self, claims: dict[Pair, Any], older: Iterable[FragmentKey]) -> None:
-        """Decide about new claims as the store does."""
+    def is_older(self, fragment: Fragment) -> bool:
+        return fragment.first_seen_us < self.fragments[fragment.name.fragment].first_seen_us
+
+    def relink(self, claims: dict[Pair, Claim], older: set[FragmentKey], new: dict[FragmentKey, Fragment]) -> None:
+        """Decide about new claims as the use case does."""
         children = {child for child, _ in claims}
         stored = {p: k for p, k in self.links.items() if p in claims or (k.eligible and p[0] in children)}
         admission = admit(stored, claims)
-        change = reconcile(self.component({*admission.touched, *older}), admission, new=())
+        standings = {key: self.standing(key) for key in (admission.touched | older) - new.keys()}
+        standings |= {key: newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
+        around = survey(admission, standings, older)
+        change = reconcile(self.component(set(around.seeds - new.keys())), admission, around, new)
         self.links |= {link.claim.pair: link for link in change.links}
         self.profile_of |= change.moved
+
+    def member(self, key: FragmentKey) -> Member:
+        fragment = self.fragments[key]
+        return Member(fragment.first_seen_us, fragment.name.namespace, self.profile_of[key])
+
+    def standing(self, key: FragmentKey) -> Standing:
+        is_parent = any(link.eligible and pair[1] == key for pair, link in self.links.items())
+        return Standing(self.member(key), self.fragments[self.profile_of[key]].first_seen_us, is_parent)
 
     def component(self, reached: set[FragmentKey]) -> Component:
         """Follow eligible links from some fragments."""
         eligible = {pair: link for pair, link in self.links.items() if link.eligible}
         while more := {end for pair in eligible if set(pair) & reached for end in pair} - reached:
             reached |= more
-        members = {
-            key: Member(self.fragments[key].first_seen_us, self.fragments[key].name.namespace, self.profile_of[key])
-            for key in reached
-        }
+        members = {key: self.member(key) for key in reached}
         return Component(members, {pair: link for pair, link in eligible.items() if pair[0] in reached})
 
 

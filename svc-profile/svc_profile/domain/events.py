@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an event says about identity: under which names it came, and which of them owns it.
 
-Millions of these values pass through, so they are named tuples: immutable, and a third of the cost of a frozen
-dataclass. A fragment is known here by the 16 bytes of its id, which compare like the UUID and cost less.
+Millions of these values pass through, so they are frozen structs of msgspec: what a frozen dataclass is, at a fraction
+of the cost. A fragment is known here by the 16 bytes of its id, which compare like the UUID and cost less.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from chassis.identity import Identifier, IdentityKey, normalise
 
 FragmentKey = bytes
@@ -24,10 +25,10 @@ UNIQUE_NAMESPACES = frozenset({USER_ID})
 
 NO_TRAITS: Mapping[str, Any] = MappingProxyType({})
 
-_CACHED_NAMES = 65_536
+_CACHED = 32_768
 
 
-class Name(NamedTuple):
+class Name(msgspec.Struct, frozen=True, gc=False):
     """An identifier, and the fragment that it names."""
 
     fragment: FragmentKey
@@ -40,7 +41,7 @@ class Name(NamedTuple):
         return self.namespace in UNIQUE_NAMESPACES
 
 
-class Names(NamedTuple):
+class Names(msgspec.Struct, frozen=True, gc=False):
     """All names that one event came under."""
 
     seen: tuple[Name, ...]
@@ -51,7 +52,7 @@ class Names(NamedTuple):
     """`alias` only: the same id read as the id of another known customer; not in `seen`."""
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """What is learnt from one event."""
 
     key: bytes
@@ -85,19 +86,28 @@ class Namer:
         """`identifier_traits` says which further traits of `identify` are identifiers, and of which namespace."""
         self._key = key
         self._identifier_traits = {"email": EMAIL, "phone": PHONE, **identifier_traits}
-        self._name: Callable[[str, str], Name | None] = lru_cache(_CACHED_NAMES)(self._make)
+        self._name: Callable[[str, str], Name | None] = lru_cache(_CACHED)(self._make)
+        self._pair: Callable[[str, str], Names] = lru_cache(_CACHED)(self._make_pair)
 
     def names(
         self, user_id: str, anonymous_id: str, previous_id: str = "", traits: Mapping[str, Any] = NO_TRAITS
     ) -> Names:
         """Order what an event carries by strength: user id, e-mail, phone, configured ones, visitor's ids."""
+        pair = self._pair(user_id, anonymous_id)
+        if traits:
+            pair = self._with_traits(pair, traits)
+        return self._with_previous(pair.seen, previous_id) if previous_id else pair
+
+    def _make_pair(self, user_id: str, anonymous_id: str) -> Names:
         user = self._name(USER_ID, user_id) if user_id else None
         visitor = self._name(ANONYMOUS_ID, anonymous_id) if anonymous_id else None
-        if not traits and not previous_id:
-            return Names(tuple(name for name in (user, visitor) if name is not None))
-        found = [user, *self._in_traits(traits), visitor]
-        seen = tuple(dict.fromkeys(name for name in found if name is not None))
-        return self._with_previous(seen, previous_id) if previous_id else Names(seen)
+        return Names(tuple(name for name in (user, visitor) if name is not None))
+
+    def _with_traits(self, pair: Names, traits: Mapping[str, Any]) -> Names:
+        unique = [name for name in pair.seen if name.is_unique]
+        visitor = [name for name in pair.seen if not name.is_unique]
+        found = [name for name in self._in_traits(traits) if name is not None]
+        return Names(tuple(dict.fromkeys([*unique, *found, *visitor]))) if found else pair
 
     def _with_previous(self, seen: tuple[Name, ...], previous_id: str) -> Names:
         previous = self._name(ANONYMOUS_ID, previous_id)
@@ -120,9 +130,9 @@ class Namer:
         return Name(self._key.fragment_id(Identifier(namespace, value)).bytes, namespace, value)
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """The events of one collected message."""
 
     batch_id: bytes
     """16 bytes of the message's id: tells a redelivery of the message from a repetition of its events."""
-    events: tuple[Event, ...]
+    events: Sequence[Event]

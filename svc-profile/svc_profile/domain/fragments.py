@@ -6,9 +6,10 @@ event, by event time and then by event key. Each event is folded once; who judge
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from svc_profile.domain.events import Event, FragmentKey, Name
 
@@ -20,8 +21,8 @@ MAX_DEPTH = 16
 V = TypeVar("V")
 
 
-class Trait(NamedTuple):
-    """The value of a trait, and what decides whether a later one replaces it."""
+class Trait(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The value of a trait, and what decides whether a later one replaces it; an array in JSON."""
 
     value: Any
     time_us: int
@@ -33,8 +34,7 @@ class Trait(NamedTuple):
         return (self.time_us, self.event_key) > (other.time_us, other.event_key)
 
 
-@dataclass(slots=True)
-class Fragment:
+class Fragment(msgspec.Struct, gc=False):
     """What was learnt under one identifier; `absorb` adds what another fold of the same identifier learnt.
 
     Being seen and owning are kept apart: a shared device is seen with many people and owns nobody's order.
@@ -47,10 +47,10 @@ class Fragment:
     first_event_us: int | None = None
     """Earliest event that the fragment owns; None when it owns none."""
     last_event_us: int | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    traits: dict[str, Trait] = field(default_factory=dict)
-    revenue: dict[str, Decimal] = field(default_factory=dict)
-    groups: set[str] = field(default_factory=set)
+    counts: dict[str, int] = {}
+    traits: dict[str, Trait] = {}
+    revenue: dict[str, Decimal] = {}
+    groups: set[str] = set()
 
     def see(self, time_us: int) -> None:
         """Note an event that carried the identifier."""
@@ -152,11 +152,16 @@ def later(one: int | None, other: int | None) -> int | None:
 def storable(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Bring a JSON value into a shape that PostgreSQL takes: no NUL characters, no abyss of brackets."""
     if isinstance(value, str):
-        return value.replace("\x00", "")
+        return storable_text(value)
     if isinstance(value, (dict, list)) and depth == 0:
         return None
     if isinstance(value, dict):
-        return {str(k).replace("\x00", ""): storable(v, depth - 1) for k, v in value.items()}
+        return {storable_text(k): storable(v, depth - 1) for k, v in value.items()}
     if isinstance(value, list):
         return [storable(v, depth - 1) for v in value]
     return value
+
+
+def storable_text(text: str) -> str:
+    """Leave out NUL characters, which PostgreSQL has no place for."""
+    return text.replace("\x00", "") if "\x00" in text else text

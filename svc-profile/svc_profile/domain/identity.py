@@ -1,79 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which fragments are one customer: a function of the set of events, in whatever order they arrive.
 
-An event with several names claims that each weaker name belongs to the strongest. Of the claims of one name only the
-earliest per kind of stronger name counts: a device that 10,000 people log in on belongs to the first. The claims that
-count are taken in order of event time, and one that would put two user ids into one customer is refused
-(Kruskal's algorithm with a constraint). See docs/adr/0002-identity-is-a-function-of-the-events.md.
+The claims that count are taken in order of event time, and one that would put two user ids into one customer is
+refused (Kruskal's algorithm with a constraint). See docs/adr/0002-identity-is-a-function-of-the-events.md.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
-from svc_profile.domain.events import UNIQUE_NAMESPACES, Event, FragmentKey, Name
+from svc_profile.domain.claims import Admission, Claim, Link, Pair
+from svc_profile.domain.events import UNIQUE_NAMESPACES, FragmentKey
 from svc_profile.domain.profiles import KnownAs
-
-Pair = tuple[FragmentKey, FragmentKey]
-"""The weaker name and the stronger one."""
-
-
-class Rule(StrEnum):
-    """Why two names should be one customer."""
-
-    SAME_EVENT = "same_event"
-    ALIAS = "alias"
-
-
-class Claim(NamedTuple):
-    """The earliest evidence that one name belongs to another."""
-
-    child: FragmentKey
-    parent: FragmentKey
-    child_namespace: str
-    parent_namespace: str
-    rule: str
-    time_us: int
-    event_key: bytes
-    rank: int
-    """Place of the child among the names of the event: of two claims of one event the stronger name goes first."""
-    source: str
-    message_id: str
-
-    @property
-    def pair(self) -> Pair:
-        """What is claimed."""
-        return self.child, self.parent
-
-    @property
-    def order(self) -> tuple[int, bytes, int, FragmentKey, FragmentKey]:
-        """The one order in which claims are heard."""
-        return self.time_us, self.event_key, self.rank, self.child, self.parent
-
-    @property
-    def joins_two_people(self) -> bool:
-        """True when both ends are user ids: never followed, whatever else is known."""
-        return self.child_namespace in UNIQUE_NAMESPACES and self.parent_namespace in UNIQUE_NAMESPACES
-
-
-class Link(NamedTuple):
-    """A claim and what became of it."""
-
-    claim: Claim
-    eligible: bool
-    """True while it is the child's earliest claim of its kind."""
-    refused: bool
-    """True when it does not join, because that would have made two people one."""
 
 
 class Member(NamedTuple):
-    """What the identity of a customer asks of a fragment."""
+    """What identity asks of a fragment."""
 
     first_seen_us: int
     namespace: str
     profile: FragmentKey
     """Where the fragment belonged so far."""
+
+
+class Standing(NamedTuple):
+    """How a fragment stands in its customer."""
+
+    member: Member
+    profile_first_seen_us: int
+    """How old the fragment is that names the customer."""
+    is_parent: bool
+    """True when other fragments may hang on to this one."""
+
+
+def newcomer(fragment: FragmentKey, first_seen_us: int, namespace: str) -> Standing:
+    """Return a fragment that did not exist before: a customer by itself."""
+    return Standing(Member(first_seen_us, namespace, fragment), first_seen_us, is_parent=False)
 
 
 class Placement(NamedTuple):
@@ -92,14 +55,15 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Admission:
-    """What new claims change before anybody asks who is joined."""
+class Surroundings:
+    """The fragments around new claims, told apart by how much hangs on them."""
 
-    links: Mapping[Pair, Link]
-    """Links that are new or different; which of the eligible ones are refused is still open."""
-    touched: frozenset[FragmentKey]
-    """Ends of the new links that count. Following the links that counted before from here leads to everybody whose
-    identity may change: a child that left one parent has gone to another."""
+    members: Mapping[FragmentKey, Member]
+    leaves: Mapping[FragmentKey, Claim]
+    """Children that hang on nothing but their claim and are younger than the customer whom they come to: nothing else
+    depends on them, so that a customer with 100,000 devices need not be looked at for one more."""
+    seeds: frozenset[FragmentKey]
+    """Fragments around which everything has to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -146,68 +110,6 @@ class Conflict:
     pair: Pair
 
 
-def claims_of(events: Iterable[Event]) -> dict[Pair, Claim]:
-    """Collect what events claim, the earliest claim of each pair."""
-    claims: dict[Pair, Claim] = {}
-    for event in events:
-        names = event.names
-        if len(names.seen) > 1:
-            for rank, child in enumerate(names.seen[1:]):
-                _claim(claims, event, child, rank, Rule.ALIAS if child is names.previous else Rule.SAME_EVENT)
-        if names.former_user is not None:
-            _claim(claims, event, names.former_user, len(names.seen), Rule.ALIAS)
-    return claims
-
-
-def _claim(claims: dict[Pair, Claim], event: Event, child: Name, rank: int, rule: Rule) -> None:
-    parent = event.owner
-    known = claims.get((child.fragment, parent.fragment))
-    if known is not None and (known.time_us, known.event_key) <= (event.time_us, event.key):
-        return
-    claims[child.fragment, parent.fragment] = Claim(
-        child=child.fragment,
-        parent=parent.fragment,
-        child_namespace=child.namespace,
-        parent_namespace=parent.namespace,
-        rule=rule,
-        time_us=event.time_us,
-        event_key=event.key,
-        rank=rank,
-        source=event.source,
-        message_id=event.message_id,
-    )
-
-
-def eligible_claims(claims: Iterable[Claim]) -> list[Claim]:
-    """Return the claims that count: of each child, the earliest per kind of parent."""
-    earliest: dict[tuple[FragmentKey, str], Claim] = {}
-    for claim in claims:
-        if claim.joins_two_people:
-            continue
-        kind = claim.child, claim.parent_namespace
-        known = earliest.get(kind)
-        if known is None or claim.order < known.order:
-            earliest[kind] = claim
-    return list(earliest.values())
-
-
-def admit(stored: Mapping[Pair, Link], claims: Mapping[Pair, Claim]) -> Admission:
-    """Decide which claims count, the new ones and those that they outrank.
-
-    `stored` holds the claimed pairs that are known, and every eligible link of the children.
-    """
-    new = {pair: claim for pair, claim in claims.items() if pair not in stored or _precedes(claim, stored[pair])}
-    counted = {pair: link.claim for pair, link in stored.items() if link.eligible}
-    eligible = {claim.pair for claim in eligible_claims({**counted, **new}.values())}
-    outranked = {pair: claim for pair, claim in counted.items() if pair not in eligible}
-    links = {pair: Link(claim, pair in eligible, pair not in eligible) for pair, claim in (outranked | new).items()}
-    return Admission(links, frozenset(end for pair in links if pair in eligible for end in pair))
-
-
-def _precedes(claim: Claim, link: Link) -> bool:
-    return (claim.time_us, claim.event_key) < (link.claim.time_us, link.claim.event_key)
-
-
 def resolve(members: Mapping[FragmentKey, Member], claims: Iterable[Claim]) -> Resolution:
     """Join fragments along eligible claims, in their order, and name each customer after the earliest fragment."""
     group = {fragment: fragment for fragment in members}
@@ -242,35 +144,89 @@ def _named_after_earliest(
     return {fragment: earliest[_find(group, fragment)][1] for fragment in members}
 
 
-def reconcile(component: Component, admission: Admission, new: Collection[FragmentKey]) -> Change:
-    """Find out anew who is who in the component around new claims; `new` fragments did not exist before."""
+def survey(
+    admission: Admission, standings: Mapping[FragmentKey, Standing], older: Collection[FragmentKey]
+) -> Surroundings:
+    """Tell fragments that merely join a customer from those around which identities may change.
+
+    `standings` holds the ends of the claims that count, and the fragments that turned out to be older.
+    """
+    counting = [link.claim for link in admission.links.values() if link.eligible]
+    unbound = _unbound(admission, counting)
+    leaves = {
+        claim.child: claim
+        for claim in counting
+        if claim.child in unbound and _hangs_on(standings[claim.child], claim, standings[claim.parent])
+    }
+    seeds = {end for claim in counting if claim.child not in leaves for end in claim.pair}
+    seeds |= {fragment for fragment in older if _renames(fragment, standings[fragment])}
+    return Surroundings({f: standing.member for f, standing in standings.items()}, leaves, frozenset(seeds))
+
+
+def _unbound(admission: Admission, counting: Sequence[Claim]) -> set[FragmentKey]:
+    """Return the children of one claim that nothing else holds."""
+    times = Counter(claim.child for claim in counting)
+    parents = {claim.parent for claim in counting}
+    return {child for child, count in times.items() if count == 1} - parents - admission.bound
+
+
+def _hangs_on(child: Standing, claim: Claim, parent: Standing) -> bool:
+    return (
+        not child.is_parent
+        and child.member.namespace not in UNIQUE_NAMESPACES
+        and child.member.profile in (claim.child, parent.member.profile)
+        and (child.member.first_seen_us, claim.child) > (parent.profile_first_seen_us, parent.member.profile)
+    )
+
+
+def _renames(fragment: FragmentKey, standing: Standing) -> bool:
+    """Tell whether the customer has to be named after this fragment from now on."""
+    return (standing.member.first_seen_us, fragment) < (standing.profile_first_seen_us, standing.member.profile)
+
+
+def reconcile(component: Component, admission: Admission, around: Surroundings, new: Collection[FragmentKey]) -> Change:
+    """Find out anew who is who around new claims; `new` fragments did not exist before.
+
+    `component` is what eligible links connect with those seeds that are not new. A leaf of one of its members is
+    decided with it; the others join the customer of their parent.
+    """
+    members = {**component.members, **{seed: around.members[seed] for seed in around.seeds if seed in new}}
+    inside = {child for child, claim in around.leaves.items() if claim.parent in members}
+    members |= {child: around.members[child] for child in inside}
     links = {**component.links, **admission.links}
-    resolution = resolve(component.members, [link.claim for link in links.values() if link.eligible])
+    resolution = resolve(members, [k.claim for k in links.values() if k.eligible and k.claim.child in members])
+    after = dict(resolution.profile_of)
+    before = {fragment: member.profile for fragment, member in members.items()}
+    for child in around.leaves.keys() - inside:
+        home = around.members[around.leaves[child].parent].profile
+        after |= {child: home, home: home}
+        before |= {child: around.members[child].profile, home: home}
     decided = [
-        link._replace(refused=not link.eligible or link.claim.pair in resolution.refused) for link in links.values()
+        Link(link.claim, link.eligible, refused=not link.eligible or pair in resolution.refused)
+        for pair, link in links.items()
     ]
-    after = resolution.profile_of
-    before = {fragment: m.profile for fragment, m in component.members.items() if fragment not in new}
-    evidence = [link.claim for link in admission.links.values() if link.eligible]
     return Change(
         links=[link for link in decided if component.links.get(link.claim.pair) != link],
-        moved={fragment: after[fragment] for fragment, m in component.members.items() if after[fragment] != m.profile},
-        merges=_merges(before, after, evidence),
+        moved={fragment: after[fragment] for fragment, profile in before.items() if after[fragment] != profile},
+        merges=_merges(before, after, admission, new),
     )
 
 
 def _merges(
-    before: Mapping[FragmentKey, FragmentKey], after: Mapping[FragmentKey, FragmentKey], evidence: Iterable[Claim]
+    before: Mapping[FragmentKey, FragmentKey],
+    after: Mapping[FragmentKey, FragmentKey],
+    admission: Admission,
+    new: Collection[FragmentKey],
 ) -> list[Merge]:
-    """Find ids that named different customers before and name the same one now."""
-    together: dict[FragmentKey, set[FragmentKey]] = {}
-    for profile in set(before.values()):
-        together.setdefault(after[profile], set()).add(profile)
-    latest: dict[FragmentKey, int] = {}
-    for claim in sorted(evidence, key=lambda claim: claim.time_us):
-        latest[after[claim.child]] = claim.time_us
+    """Find ids that named different customers before and name the same one now; a newcomer is nobody's loss."""
+    together: dict[FragmentKey, list[FragmentKey]] = {}
+    for profile in {profile for fragment, profile in before.items() if fragment not in new}:
+        together.setdefault(after[profile], []).append(profile)
+    evidence = sorted((link.claim.time_us, after[pair[0]]) for pair, link in admission.links.items() if link.eligible)
+    latest = {profile: time_us for time_us, profile in evidence}
+    fallback = evidence[-1][0] if evidence else 0
     return [
-        Merge(profile, tuple(sorted(formerly - {profile})), latest.get(profile, max(latest.values(), default=0)))
+        Merge(profile, tuple(sorted(set(formerly) - {profile})), latest.get(profile, fallback))
         for profile, formerly in sorted(together.items())
         if len(formerly) > 1
     ]

@@ -55,7 +55,7 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment]) -> Profile
 
 def _known_as(fragment: Fragment) -> KnownAs:
     name = fragment.name
-    return KnownAs(*name, fragment.first_seen_us, fragment.last_seen_us)
+    return KnownAs(name.fragment, name.namespace, name.value, fragment.first_seen_us, fragment.last_seen_us)
 
 
 def _values(traits: dict[str, Trait]) -> dict[str, Any]:

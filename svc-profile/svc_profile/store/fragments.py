@@ -84,13 +84,15 @@ FROM members JOIN fragments USING (fragment_id)
 """
 
 _decode = msgspec.json.decode
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_traits = msgspec.json.Decoder(dict[str, Trait]).decode
 
 
 @dataclass(frozen=True)
 class Folded:
     """What a fold changed that matters to identity."""
 
-    new: frozenset[FragmentKey]
+    new: Mapping[FragmentKey, Fragment]
     """Fragments that did not exist before."""
     earlier: frozenset[FragmentKey]
     """Fragments that existed and turned out to be older than known."""
@@ -109,7 +111,7 @@ class FragmentStore:
     async def fold(self, learnt: Mapping[FragmentKey, Fragment]) -> Folded:
         """Add what a batch of events taught to what is known."""
         if not learnt:
-            return Folded(frozenset(), frozenset())
+            return Folded({}, frozenset())
         while True:
             try:
                 # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
@@ -122,15 +124,15 @@ class FragmentStore:
         keys = sorted(learnt)
         rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
         known = {row[0].bytes: row for row in rows}
-        new = [key for key in keys if key not in known]
+        new = {key: learnt[key] for key in keys if key not in known}
         # Before anything is added up: what is learnt must still be whole when the race is lost.
-        await self._insert([learnt[key] for key in new])
+        await self._insert(list(new.values()))
         earlier = frozenset(key for key, row in known.items() if learnt[key].first_seen_us < row[1])
         for key, row in known.items():
             if learnt[key].counts:
-                learnt[key].take_counts(_decode(row[2]))
+                learnt[key].take_counts(_decode_counts(row[2]))
         await self._update([learnt[key] for key in known])
-        return Folded(frozenset(new), earlier)
+        return Folded(new, earlier)
 
     async def _insert(self, fragments: Sequence[Fragment]) -> None:
         if not fragments:
@@ -205,7 +207,7 @@ def _read(row: Row[Any]) -> Fragment:
 
 
 def _read_traits(text: str) -> dict[str, Trait]:
-    return {name: Trait(*kept) for name, kept in _decode(text).items()}
+    return _decode_traits(text)
 
 
 def _read_revenue(text: str) -> dict[str, Decimal]:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links between fragments, and where each fragment belongs. Both are written under the identity lock only."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 from sqlalchemy import Row
 
+from svc_profile.domain.claims import Claim, Link, Pair
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.identity import Claim, Component, Conflict, Link, Member, Pair, Placement
+from svc_profile.domain.fragments import storable_text
+from svc_profile.domain.identity import Component, Conflict, Member, Placement, Standing
 from svc_profile.domain.profiles import KnownAs
 
 # Two halves of one 64-bit key; jobs have the first half 7.
@@ -34,6 +36,16 @@ SELECT l.* FROM links l WHERE l.child = ANY (CAST(:children AS uuid[])) AND l.el
 UNION
 SELECT l.* FROM unnest(CAST(:pair_children AS uuid[]), CAST(:pair_parents AS uuid[])) AS g (child, parent)
 JOIN links l ON l.child = g.child AND l.parent = g.parent
+"""
+
+_STANDINGS = """
+SELECT f.fragment_id, f.first_seen_us, f.namespace, p.fragment_id AS profile_id,
+    p.first_seen_us AS profile_first_seen_us,
+    EXISTS (SELECT FROM links WHERE parent = f.fragment_id AND eligible) AS is_parent
+FROM unnest(CAST(:fragments AS uuid[])) AS g (fragment_id)
+JOIN fragments f USING (fragment_id)
+LEFT JOIN fragment_profiles m USING (fragment_id)
+JOIN fragments p ON p.fragment_id = coalesce(m.profile_id, f.fragment_id)
 """
 
 # LATERAL makes every step two look-ups by index, however large the table is.
@@ -107,20 +119,23 @@ class LinkStore:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    async def news(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Claim]:
-        """Return the claims that are not known yet, or not for so early a time."""
+    async def news(self, claims: Mapping[Pair, Claim], new: Container[FragmentKey]) -> dict[Pair, Claim]:
+        """Return the claims that are not known yet, or not for so early a time; of `new` fragments none is known."""
+        # A former user id is the exception: it may have been claimed before anybody was seen with it.
+        asked = {pair: claim for pair, claim in claims.items() if claim.child not in new or claim.joins_two_people}
+        return {pair: claims[pair] for pair in claims.keys() - asked.keys()} | await self._news(asked)
+
+    async def _news(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Claim]:
         if not claims:
             return {}
-        given = list(claims.values())
         rows: Sequence[Any] = await self._tx.rows(
             _NEWS,
-            children=[UUID(claim.child) for claim in given],
-            parents=[UUID(claim.parent) for claim in given],
-            times=[claim.time_us for claim in given],
-            keys=[UUID(claim.event_key) for claim in given],
+            children=[UUID(claim.child) for claim in claims.values()],
+            parents=[UUID(claim.parent) for claim in claims.values()],
+            times=[claim.time_us for claim in claims.values()],
+            keys=[UUID(claim.event_key) for claim in claims.values()],
         )
-        pairs = [(row[0].bytes, row[1].bytes) for row in rows]
-        return {pair: claims[pair] for pair in pairs}
+        return {pair: claims[pair] for pair in ((child.bytes, parent.bytes) for child, parent in rows)}
 
     async def linked(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
         """Return those of some fragments that have a link."""
@@ -148,6 +163,13 @@ class LinkStore:
         )
         return _links(rows)
 
+    async def standings(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Standing]:
+        """Return how fragments stand in their customers."""
+        if not fragments:
+            return {}
+        rows = await self._tx.rows(_STANDINGS, fragments=[UUID(fragment) for fragment in fragments])
+        return {row.fragment_id.bytes: Standing(_member(row), row.profile_first_seen_us, row.is_parent) for row in rows}
+
     async def component(self, seeds: Collection[FragmentKey]) -> Component:
         """Load everything that eligible links connect with some fragments."""
         if not seeds:
@@ -155,7 +177,7 @@ class LinkStore:
         rows = await self._tx.rows(_REACHED, seeds=[UUID(seed) for seed in seeds])
         links = await self._tx.rows(_AMONG, fragments=[row.fragment_id for row in rows])
         return Component(
-            {row[0].bytes: Member(row.first_seen_us, row.namespace, row.profile_id.bytes) for row in rows},
+            {row.fragment_id.bytes: _member(row) for row in rows},
             _links(links),
         )
 
@@ -175,8 +197,8 @@ class LinkStore:
             times=[claim.time_us for claim in claims],
             keys=[UUID(claim.event_key) for claim in claims],
             ranks=[claim.rank for claim in claims],
-            sources=[claim.source for claim in claims],
-            message_ids=[claim.message_id for claim in claims],
+            sources=[storable_text(claim.source) for claim in claims],
+            message_ids=[storable_text(claim.message_id) for claim in claims],
             eligible=[link.eligible for link in given],
             refused=[link.refused for link in given],
         )
@@ -193,9 +215,8 @@ class LinkStore:
         return _placements(rows)
 
     async def placements(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Placement]:
-        """Return where fragments belong; one that was never linked belongs to itself, in revision 0."""
-        rows = await self._tx.rows(_PLACEMENTS, fragments=[UUID(fragment) for fragment in fragments])
-        return {fragment: Placement(fragment, 0) for fragment in fragments} | _placements(rows)
+        """Return where linked fragments belong; one that is not in the answer belongs to itself."""
+        return _placements(await self._tx.rows(_PLACEMENTS, fragments=[UUID(fragment) for fragment in fragments]))
 
     async def conflicts(
         self,
@@ -214,6 +235,10 @@ class LinkStore:
             **({} if of is None else {"fragments": [UUID(fragment) for fragment in of]}),
         )
         return [_conflict(row) for row in rows]
+
+
+def _member(row: Row[Any]) -> Member:
+    return Member(row.first_seen_us, row.namespace, row.profile_id.bytes)
 
 
 def _links(rows: Sequence[Row[Any]]) -> dict[Pair, Link]:

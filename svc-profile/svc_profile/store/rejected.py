@@ -2,11 +2,12 @@
 """Events that were not taken."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from chassis.database import Transaction
 
+from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.rejects import RejectedEvent
 
 _PUT = """
@@ -54,16 +55,15 @@ class RejectedStore:
         """Keep some more."""
         if not events:
             return
-        message_ids, sources, reasons, details, positions, received, bodies = zip(*map(astuple, events), strict=True)
         await self._tx.execute(
             _PUT,
-            message_ids=list(message_ids),
-            sources=list(sources),
-            reasons=list(reasons),
-            details=list(details),
-            positions=list(positions),
-            received=list(received),
-            bodies=list(bodies),
+            message_ids=[storable_text(event.message_id) for event in events],
+            sources=[storable_text(event.source) for event in events],
+            reasons=[storable_text(event.reason) for event in events],
+            details=[storable_text(event.detail) for event in events],
+            positions=[event.position for event in events],
+            received=[event.received_time_us for event in events],
+            bodies=[event.body for event in events],
         )
 
     async def page(
