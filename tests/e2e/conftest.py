@@ -8,11 +8,16 @@ import pytest
 
 from bench.platform.running import SECRET_KEY, Platform, running_platform
 
+SETTINGS = {
+    # What a killed process had in hand comes again after ten seconds instead of a minute.
+    "DANGOL_ACK_WAIT_SECONDS": "10"
+}
+
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """Start every process once, on free ports and a folder that is thrown away."""
-    with running_platform() as started:
+    with running_platform(SETTINGS) as started:
         yield started
 
 

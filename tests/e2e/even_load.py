@@ -58,7 +58,7 @@ class EvenLoad:
             return event | {"type": "identify", "traits": {"cohort": self.cohort, "number": number}}
         if name == "page":
             return event | {"type": "page", "name": "Home"}
-        item = {"product_id": f"even-{number % 50}", "price": REVENUE, "quantity": 1}
+        item = {"product_id": f"{self.cohort}-{number % 50}", "price": REVENUE, "quantity": 1}
         properties: dict[str, object] = item
         if name == "Order Completed":
             order_id = f"order-{number}-{step}"
