@@ -105,7 +105,7 @@ class Readers:
             for name, given in value.items():
                 known = fields.get(name)
                 if known is None:
-                    problems.add(f"{prefix}{name}", "is not known")
+                    problems.add(f"{prefix}{name}" or '""', "is not known")
                     continue
                 field, convert = known
                 if given is None and not _is_value(field):
