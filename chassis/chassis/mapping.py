@@ -25,11 +25,6 @@ WITH given AS (
     FROM unnest(CAST(:fragments AS uuid[]), CAST(:profiles AS uuid[]), CAST(:revisions AS bigint[]))
         AS g (fragment_id, profile_id, revision)
     ORDER BY fragment_id, revision DESC
-), before AS (
-    SELECT fragment_id, f.profile_id, f.revision
-    FROM fragment_profiles f JOIN given USING (fragment_id)
-    WHERE f.revision < given.revision
-    ORDER BY fragment_id FOR UPDATE OF f
 ), written AS (
     INSERT INTO fragment_profiles AS f (fragment_id, profile_id, revision)
     SELECT g.fragment_id, g.profile_id, g.revision FROM given g
@@ -39,12 +34,11 @@ WITH given AS (
     ORDER BY g.fragment_id
     ON CONFLICT (fragment_id) DO UPDATE SET profile_id = excluded.profile_id, revision = excluded.revision
         WHERE f.revision < excluded.revision
-    RETURNING f.fragment_id, f.profile_id
+    RETURNING new.fragment_id, old.profile_id AS old_profile_id, new.profile_id AS new_profile_id
 )
-SELECT w.fragment_id, b.profile_id AS old_profile_id, w.profile_id AS new_profile_id
-FROM written w LEFT JOIN before b USING (fragment_id)
-WHERE b.profile_id IS DISTINCT FROM w.profile_id
-ORDER BY w.fragment_id
+SELECT fragment_id, old_profile_id, new_profile_id FROM written
+WHERE old_profile_id IS DISTINCT FROM new_profile_id
+ORDER BY fragment_id
 """
 
 
