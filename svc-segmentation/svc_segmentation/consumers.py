@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What svc-segmentation hears."""
+
+import asyncio
+from collections.abc import Sequence
+
+from chassis.database import Transaction
+from chassis.streams import RESOLVED, Subscription
+from dangol.events.v1.events_pb2 import EventBatch
+from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+
+from svc_segmentation import wire
+from svc_segmentation.usecases import behaviour
+from svc_segmentation.usecases.behaviour import Memory
+
+
+class Hearing:
+    """The consumers; each wakes the evaluation in this process."""
+
+    def __init__(self, memory: Memory, reader: wire.EventReader, wake: asyncio.Event) -> None:
+        self._memory = memory
+        self._reader = reader
+        self._wake = wake
+
+    async def on_resolved(self, tx: Transaction, batches: Sequence[EventBatch]) -> None:
+        """Remember what customers did."""
+        await self._memory.remember(tx, self._reader.read(batches))
+        self._wake.set()
+
+    async def on_remapped(self, tx: Transaction, messages: Sequence[FragmentsRemapped]) -> None:
+        """Learn who is one person now, or no longer."""
+        await behaviour.remap(tx, *wire.read_mappings(messages))
+        self._wake.set()
+
+
+def subscriptions(hearing: Hearing, batch_messages: int) -> tuple[Subscription, ...]:
+    """Return what the service hears."""
+    return (
+        Subscription(EventBatch, hearing.on_resolved, subject=RESOLVED, batch_messages=batch_messages),
+        Subscription(FragmentsRemapped, hearing.on_remapped),
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What svc-segmentation answers."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from chassis.clock import to_us
+from chassis.database import Database
+from chassis.identity import IdentityKey
+from dangol.segmentation.v1 import segmentation_pb2 as pb
+from dangol.segmentation.v1.segmentation_pb2_grpc import SegmentationServiceServicer
+from grpc.aio import ServicerContext
+
+from chassis import pages
+from svc_segmentation import wire
+from svc_segmentation.domain.segments import Draft
+from svc_segmentation.usecases import definitions, evaluation, memberships
+from svc_segmentation.usecases.definitions import Definitions
+from svc_segmentation.usecases.rulebook import Rulebook
+
+
+class SegmentationRpc(SegmentationServiceServicer):
+    """Keeps segments: rules whose membership follows what customers do."""
+
+    def __init__(
+        self,
+        database: Database,
+        key: IdentityKey,
+        kept: Definitions,
+        rulebook: Rulebook,
+        clock: Callable[[], datetime],
+        *,
+        population_batch: int,
+    ) -> None:
+        self._database = database
+        self._key = key
+        self._definitions = kept
+        self._rulebook = rulebook
+        self._clock = clock
+        self._population_batch = population_batch
+
+    async def CreateSegment(
+        self, request: pb.CreateSegmentRequest, context: ServicerContext
+    ) -> pb.CreateSegmentResponse:
+        """Keep a new segment and ask the whole population."""
+        wanted = request.segment
+        draft = Draft(name=wanted.name, description=wanted.description, rule=wanted.rule)
+        async with self._database.transaction() as tx:
+            segment = await self._definitions.create(tx, draft, request_id=request.request_id, now=self._clock())
+        return pb.CreateSegmentResponse(segment=await self._evaluated(segment.segment_id))
+
+    async def UpdateSegment(
+        self, request: pb.UpdateSegmentRequest, context: ServicerContext
+    ) -> pb.UpdateSegmentResponse:
+        """Change a segment and ask the whole population."""
+        wanted = wire.draft(request)
+        async with self._database.transaction() as tx:
+            segment = await self._definitions.update(tx, request.segment.segment_id, wanted, now=self._clock())
+        return pb.UpdateSegmentResponse(segment=await self._evaluated(segment.segment_id))
+
+    async def _evaluated(self, segment_id: str) -> pb.Segment:
+        await evaluation.evaluate_if_new(
+            self._database, self._rulebook, segment_id, now=self._clock(), most=self._population_batch
+        )
+        async with self._database.snapshot() as tx:
+            return wire.segment_to_proto(await definitions.get(tx, segment_id))
+
+    async def GetSegment(self, request: pb.GetSegmentRequest, context: ServicerContext) -> pb.GetSegmentResponse:
+        """Return one segment."""
+        async with self._database.snapshot() as tx:
+            segment = await definitions.get(tx, request.segment_id)
+        return pb.GetSegmentResponse(segment=wire.segment_to_proto(segment))
+
+    async def ListSegments(self, request: pb.ListSegmentsRequest, context: ServicerContext) -> pb.ListSegmentsResponse:
+        """Return segments by name."""
+        size = pages.page_size(request.page_size)
+        after = wire.name_position(request.page_token)
+        async with self._database.snapshot() as tx:
+            found = await definitions.page(tx, after=after, most=size + 1)
+        page, more = found[:size], found[size:]
+        return pb.ListSegmentsResponse(
+            segments=[wire.segment_to_proto(segment) for segment in page],
+            next_page_token=wire.after_name(page[-1]) if more else "",
+        )
+
+    async def DeleteSegment(
+        self, request: pb.DeleteSegmentRequest, context: ServicerContext
+    ) -> pb.DeleteSegmentResponse:
+        """Forget a segment."""
+        async with self._database.transaction() as tx:
+            await self._definitions.delete(tx, request.segment_id)
+        return pb.DeleteSegmentResponse()
+
+    async def PreviewSegment(
+        self, request: pb.PreviewSegmentRequest, context: ServicerContext
+    ) -> pb.PreviewSegmentResponse:
+        """Say what a rule gives."""
+        async with self._database.snapshot() as tx:
+            preview = await self._definitions.preview(
+                tx, request.rule, sample_size=request.sample_size, now_us=to_us(self._clock())
+            )
+        return wire.preview_to_proto(preview)
+
+    async def ListSegmentMembers(
+        self, request: pb.ListSegmentMembersRequest, context: ServicerContext
+    ) -> pb.ListSegmentMembersResponse:
+        """Return members by profile id."""
+        size = pages.page_size(request.page_size)
+        after = wire.profile_position(request.page_token)
+        async with self._database.snapshot() as tx:
+            found = await memberships.members(tx, request.segment_id, after=after, most=size + 1)
+        page, more = found[:size], found[size:]
+        return pb.ListSegmentMembersResponse(
+            members=[wire.member_to_proto(member) for member in page],
+            next_page_token=wire.after_profile(page[-1]) if more else "",
+        )
+
+    async def ListProfileSegments(
+        self, request: pb.ListProfileSegmentsRequest, context: ServicerContext
+    ) -> pb.ListProfileSegmentsResponse:
+        """Return what a customer is in."""
+        fragment_id = self._key.resolve(request.profile)
+        async with self._database.snapshot() as tx:
+            profile_id, found = await memberships.of_profile(tx, fragment_id)
+        return wire.profile_segments(profile_id, found)

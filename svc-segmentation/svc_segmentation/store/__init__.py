@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PostgreSQL keeps: behaviour by fragment, segments, memberships; and how rules are asked of it."""

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who waits for whom; PostgreSQL lets go of every lock at the end of its transaction, however that comes.
+
+Evaluation: one transaction at a time decides about memberships, so that no decision on old facts overtakes one on new
+facts. Rules: consumers hold them shared while they decide whether an event matters; whoever changes a rule holds them
+alone, so that an event is either seen by the evaluation of the whole population or was matched against the new rule.
+Evaluation is always locked before rules.
+"""
+
+from chassis.database import Transaction
+
+_SPACE = 8
+_EVALUATION = 1
+_RULES = 2
+
+
+async def hold_evaluation(tx: Transaction) -> None:
+    """Wait until nobody else evaluates."""
+    await tx.value("SELECT pg_advisory_xact_lock(:space, :lock)", space=_SPACE, lock=_EVALUATION)
+
+
+async def hold_rules(tx: Transaction) -> None:
+    """Wait until no consumer is matching events against rules, and keep new ones waiting."""
+    await tx.value("SELECT pg_advisory_xact_lock(:space, :lock)", space=_SPACE, lock=_RULES)
+
+
+async def share_rules(tx: Transaction) -> None:
+    """Keep rules from changing until the end of the transaction."""
+    await tx.value("SELECT pg_advisory_xact_lock_shared(:space, :lock)", space=_SPACE, lock=_RULES)

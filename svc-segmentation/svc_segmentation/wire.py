@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the contract and the domain."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from chassis.clock import to_timestamp
+from chassis.errors import Invalid
+from chassis.events import counted_name, json_object, moves_money, order_amount
+from chassis.identity import format_profile_id
+from dangol.events.v1 import events_pb2
+from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+from dangol.segmentation.v1 import segmentation_pb2 as pb
+
+from chassis import pages
+from svc_segmentation.domain.behaviour import Amount, Behaviour, clamped, event_key, storable, tie_break
+from svc_segmentation.domain.segments import Change, Draft, Membership, Preview, Segment
+
+MAX_CHANGES = 1_000
+
+_CHANGEABLE = ("name", "description", "rule")
+_IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
+_MOST = Decimal(10) ** 13
+_EXACT = Decimal("0.0001")
+
+
+class EventReader:
+    """Reads resolved events; opens their properties only when one that is summed stands in them."""
+
+    def __init__(self, properties: Collection[str]) -> None:
+        self._properties = sorted(properties)
+        named = b"|".join(re.escape(name.encode()) for name in self._properties)
+        self._carries = re.compile(b'"(?:' + named + b')"').search
+
+    def read(self, batches: Iterable[events_pb2.EventBatch]) -> Behaviour:
+        """Return what some batches say, by fragment."""
+        behaviour = Behaviour()
+        for batch in batches:
+            for event in batch.events:
+                self._add(event, behaviour)
+        return behaviour
+
+    def _add(self, event: events_pb2.Event, behaviour: Behaviour) -> None:
+        fragment, time_us = event.fragment_id, clamped(event.time_us)
+        if len(fragment) != 16 or len(event.profile_id) != 16:
+            raise Invalid.field("events.fragment_id", "a resolved event has a fragment and a profile of 16 bytes")
+        day = behaviour.happened(fragment, event_key(counted_name(event)), time_us)
+        behaviour.belongs(fragment, event.mapping_revision, event.profile_id)
+        properties = event.properties
+        if (properties and self._carries(properties)) or moves_money(event):
+            day.amounts += self._amounts(event, time_us)
+        if event.type == _IDENTIFY and event.traits:
+            traits = storable(json_object(event.traits))
+            behaviour.stated(fragment, traits, time_us, tie_break(event.source, event.message_id))
+
+    def _amounts(self, event: events_pb2.Event, time_us: int) -> Iterator[Amount]:
+        properties = json_object(event.properties)
+        moved = order_amount(event.name, properties) if moves_money(event) else None
+        if moved is not None and moved.value:
+            # What was refunded is summed under the refund, so it is no less than 0.
+            yield Amount("revenue", time_us, abs(moved.value))
+            yield Amount(f"revenue.{moved.currency}", time_us, abs(moved.value))
+        for name in self._properties:
+            value = _number(properties.get(name))
+            if value and not (moved is not None and name == "revenue"):
+                yield Amount(name, time_us, value)
+
+
+def _number(value: Any) -> Decimal | None:
+    """Read a number, also from a text; None when it is none, or absurd."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = Decimal(str(value).strip())
+        return number.quantize(_EXACT) if number.is_finite() and abs(number) < _MOST else None
+    except ArithmeticError:
+        return None
+
+
+def read_mappings(messages: Iterable[FragmentsRemapped]) -> tuple[list[UUID], list[UUID], list[int]]:
+    """Return fragments, their profiles and the revisions of both, as columns."""
+    mappings = [mapping for message in messages for mapping in message.mappings]
+    if any(len(m.fragment_id) != 16 or len(m.profile_id) != 16 for m in mappings):
+        raise Invalid.field("mappings", "a fragment and a profile have 16 bytes")
+    return (
+        [UUID(bytes=mapping.fragment_id) for mapping in mappings],
+        [UUID(bytes=mapping.profile_id) for mapping in mappings],
+        [mapping.revision for mapping in mappings],
+    )
+
+
+def draft(request: pb.UpdateSegmentRequest) -> Draft:
+    """Return what an update asks for: the fields of its mask, or every one that is set."""
+    segment, paths = request.segment, set(request.update_mask.paths)
+    if unknown := paths - set(_CHANGEABLE):
+        raise Invalid.field(
+            "update_mask", f"{sorted(unknown)[0]} cannot be changed; these can: {', '.join(_CHANGEABLE)}"
+        )
+    for name in ("name", "rule"):
+        if name in paths and not getattr(segment, name):
+            raise Invalid.field(f"segment.{name}", "is required")
+    wanted = {name: getattr(segment, name) for name in _CHANGEABLE}
+    given = {name: value if (name in paths if paths else value) else None for name, value in wanted.items()}
+    return Draft(**given)
+
+
+def name_position(page_token: str) -> str:
+    """Return the name that a page of segments begins after."""
+    name = pages.decode_token(page_token).get("name", "")
+    if not isinstance(name, str):
+        raise _bad_token()
+    return name
+
+
+def after_name(segment: Segment) -> str:
+    """Return the token of the page after a segment."""
+    return pages.encode_token({"name": segment.name})
+
+
+def profile_position(page_token: str) -> UUID:
+    """Return the profile that a page of members begins after."""
+    profile_id = pages.decode_token(page_token).get("profile_id", str(UUID(int=0)))
+    try:
+        return UUID(profile_id)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _bad_token() from error
+
+
+def after_profile(membership: Membership) -> str:
+    """Return the token of the page after a member."""
+    return pages.encode_token({"profile_id": str(membership.profile_id)})
+
+
+def _bad_token() -> Invalid:
+    return Invalid.field("page_token", "must be the next_page_token of an earlier answer")
+
+
+def segment_to_proto(segment: Segment) -> pb.Segment:
+    """Write a segment."""
+    return pb.Segment(
+        segment_id=segment.segment_id,
+        name=segment.name,
+        description=segment.description,
+        rule=segment.rule,
+        rule_version=segment.rule_version,
+        member_count=segment.member_count,
+        created_time=to_timestamp(segment.created_time),
+        updated_time=to_timestamp(segment.updated_time),
+    )
+
+
+def preview_to_proto(preview: Preview) -> pb.PreviewSegmentResponse:
+    """Write what a rule gives."""
+    return pb.PreviewSegmentResponse(
+        count=preview.count,
+        population=preview.population,
+        sample_profile_ids=[format_profile_id(profile_id) for profile_id in preview.sample],
+    )
+
+
+def member_to_proto(membership: Membership) -> pb.SegmentMember:
+    """Write a customer in a segment."""
+    return pb.SegmentMember(
+        profile_id=format_profile_id(membership.profile_id), entered_time=to_timestamp(membership.entered_time)
+    )
+
+
+def profile_segments(profile_id: UUID, memberships: Sequence[Membership]) -> pb.ListProfileSegmentsResponse:
+    """Write what a customer is in."""
+    return pb.ListProfileSegmentsResponse(
+        profile_id=format_profile_id(profile_id),
+        segments=[
+            pb.ProfileSegment(
+                segment_id=membership.segment_id,
+                name=membership.name,
+                entered_time=to_timestamp(membership.entered_time),
+            )
+            for membership in memberships
+        ],
+    )
+
+
+def memberships_changed(changes: Sequence[Change], moment: datetime) -> Iterator[pb.MembershipsChanged]:
+    """Announce changes, in messages of at most 1,000."""
+    change_time = to_timestamp(moment)
+    for start in range(0, len(changes), MAX_CHANGES):
+        yield pb.MembershipsChanged(
+            changes=[
+                pb.MembershipChange(
+                    segment_id=change.segment_id,
+                    segment_name=change.name,
+                    profile_id=change.profile_id.bytes,
+                    member=change.member,
+                    revision=change.revision,
+                    change_time=change_time,
+                    rule_version=change.rule_version,
+                )
+                for change in changes[start : start + MAX_CHANGES]
+            ]
+        )
+
+
+def segment_deleted(segment: Segment) -> pb.SegmentDeleted:
+    """Announce that a segment is gone."""
+    return pb.SegmentDeleted(segment_id=segment.segment_id, name=segment.name)
