@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PostgreSQL: transactions that carry their outgoing messages with them."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -171,26 +172,37 @@ class Database:
         await self.engine.dispose()
 
 
+_AWAY = (
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    InterfaceError,
+    Unavailable,
+)
+
+
 def lost_connection(error: BaseException) -> bool:
-    """Tell whether an error means that PostgreSQL could not be reached, so that the same work may succeed later."""
-    if isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, InterfaceError)):
-        return True
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    seen: BaseException | None = cause
-    while seen is not None:
-        if isinstance(
-            seen,
-            (
-                OSError,
-                asyncpg.PostgresConnectionError,
-                asyncpg.CannotConnectNowError,
-                asyncpg.AdminShutdownError,
-                asyncpg.CrashShutdownError,
-                asyncpg.TooManyConnectionsError,
-                asyncpg.InterfaceError,
-                Unavailable,
-            ),
-        ):
-            return True
-        seen = seen.__cause__
-    return False
+    """Tell whether an error means that a store could not be reached, so that the same work may succeed later."""
+    return any(
+        isinstance(link, _AWAY) or (isinstance(link, DBAPIError) and link.connection_invalidated)
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an error to its causes; a driver may have made a circle of them."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [link.__cause__, link.orig if isinstance(link, DBAPIError) else None]

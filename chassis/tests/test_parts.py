@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from chassis.clock import from_timestamp, from_us, timestamp_from_us, to_us
+from chassis.database import lost_connection
 from chassis.errors import Invalid, Unauthenticated
 from chassis.events import Amount, counted_name, json_object, order_amount
 from chassis.ids import new_id
@@ -43,6 +44,21 @@ def test_every_error_has_a_status() -> None:
 def test_an_unforeseen_error_shows_nothing_of_itself() -> None:
     status = status_of(KeyError("kim@example.com"))
     assert (status.code, status.message, list(status.details)) == (13, "internal error", [])
+
+
+def test_causes_in_a_circle_are_walked_once() -> None:
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert not lost_connection(first)
+    first.__context__, second.__cause__ = None, ConnectionResetError()
+    assert lost_connection(first)
+
+
+def test_only_absence_counts_as_a_lost_connection() -> None:
+    """A missing file or a full disk would never be waited away."""
+    assert [lost_connection(e) for e in (FileNotFoundError(), ConnectionRefusedError(), TimeoutError())] == [
+        False, True, True,
+    ]  # fmt: skip
 
 
 def test_a_token_carries_caller_and_scopes() -> None:
