@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the gateway alone takes events in, beside a bare loop that decodes the same JSON and publishes the same bytes.
+"""How fast the gateway alone takes events in, beside a bare loop that decodes the same JSON and publishes its bytes.
 
 Both sides run in one process of their own, with as many batches under way, against the same embedded NATS; the load
 generator replays prepared requests, so that it costs as little as possible.
@@ -17,8 +17,8 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,15 +75,17 @@ def _event(number: int) -> dict[str, object]:
     }
 
 
-async def measure_gateway(seconds: float, nats_server: psutil.Process, nats_url: str) -> Rate:
+async def measure_gateway(seconds: float, nats_server: psutil.Process, port: int, process: psutil.Process) -> Rate:
     """Send prepared requests over a few connections to a gateway process."""
-    async with _gateway(nats_url) as (port, process):
-        requests = [_request(body) for body in bodies()]
-        sent = _Counter()
-        connections = [_Connection(port, requests, number) for number in range(CONNECTIONS)]
+    requests = [_request(body) for body in bodies()]
+    connections = [_Connection(port, requests, number) for number in range(CONNECTIONS)]
+    for connection in connections:
+        await connection.open()
+    try:
+        return await _timed(seconds, _Counter(), process, nats_server, [c.send_one for c in connections])
+    finally:
         for connection in connections:
-            await connection.open()
-        return await _timed(seconds, sent, process, nats_server, [c.send_one for c in connections])
+            connection.close()
 
 
 async def measure_bare_loop(seconds: float, nats_server: psutil.Process, nats_url: str, workers: int) -> Rate:
@@ -170,6 +172,9 @@ class _Connection:
     async def open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
+    def close(self) -> None:
+        self._writer.close()
+
     async def send_one(self) -> None:
         self._turn += 1
         self._writer.write(self._requests[self._turn % len(self._requests)])
@@ -178,8 +183,8 @@ class _Connection:
             raise RuntimeError(answer.decode())
 
 
-@asynccontextmanager
-async def _gateway(nats_url: str) -> AsyncIterator[tuple[int, psutil.Process]]:
+@contextmanager
+def _gateway(nats_url: str) -> Iterator[tuple[int, psutil.Process]]:
     (port,) = free_ports(1)
     environment = {
         **os.environ,
@@ -193,11 +198,11 @@ async def _gateway(nats_url: str) -> AsyncIterator[tuple[int, psutil.Process]]:
     }
     process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment)
     try:
-        await asyncio.to_thread(_wait_ready, port)
+        _wait_ready(port)
         yield port, psutil.Process(process.pid)
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait)
+        process.wait()
 
 
 def _wait_ready(port: int) -> None:
@@ -212,17 +217,19 @@ def _wait_ready(port: int) -> None:
 
 def measure(seconds: float) -> dict[str, Rate]:
     """Measure all sides in turn against one NATS server."""
-    with tempfile.TemporaryDirectory(prefix="dangol-bench-") as folder:
-        with NatsEngine(Path(folder) / "nats", free_ports(1)[0]) as engine:
-            server = next(child for child in psutil.Process().children(recursive=True) if child.name() == "nats-server")
-            url = engine.url
-            return {
-                "bare loop, one batch at a time": uvloop.run(measure_bare_loop(seconds, server, url, 1)),
-                f"bare loop, {CONNECTIONS} batches at a time": uvloop.run(
-                    measure_bare_loop(seconds, server, url, CONNECTIONS)
-                ),
-                f"gateway, {CONNECTIONS} connections": uvloop.run(measure_gateway(seconds, server, url)),
-            }
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dangol-bench-")))
+        engine = stack.enter_context(NatsEngine(folder / "nats", free_ports(1)[0]))
+        server = psutil.Process(engine.pid)
+        alone = uvloop.run(measure_bare_loop(seconds, server, engine.url, 1))
+        together = uvloop.run(measure_bare_loop(seconds, server, engine.url, CONNECTIONS))
+        port, process = stack.enter_context(_gateway(engine.url))
+        served = uvloop.run(measure_gateway(seconds, server, port, process))
+    return {
+        "bare loop, one batch at a time": alone,
+        f"bare loop, {CONNECTIONS} batches at a time": together,
+        f"gateway, {CONNECTIONS} connections": served,
+    }
 
 
 def rows(rates: dict[str, Rate]) -> list[list[object]]:

@@ -12,7 +12,7 @@ from chassis.keys import Keyring
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from gateway import health, telemetry
+from gateway import docs, health, telemetry
 from gateway.access import Gatekeeper
 from gateway.front import Front
 from gateway.ingest.browser import BrowserSettingsEndpoint
@@ -46,6 +46,7 @@ def build(settings: Settings) -> Front:
         lifespan=_lifespan(bus, services),
         exception_handlers={HTTPException: problem_of_exception},
     )
+    app.include_router(docs.router(known))
     app.include_router(health.router(health.Readiness({"jetstream": bus.check})))
     limits = {"max_body_bytes": settings.max_body_bytes}
     endpoints = (

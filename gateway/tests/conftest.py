@@ -27,12 +27,11 @@ from dangol.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 from dangol.profile.v1 import profile_pb2, profile_pb2_grpc
 from dangol.recommend.v1 import recommend_pb2, recommend_pb2_grpc
 from dangol.segmentation.v1 import segmentation_pb2, segmentation_pb2_grpc
-from google.protobuf.message import Message
-from nats.js.api import ConsumerConfig, DeliverPolicy
-
 from gateway.app import build
 from gateway.server import Server, server
 from gateway.settings import Settings
+from google.protobuf.message import Message
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 _numbers = itertools.count()
 
@@ -70,7 +69,7 @@ class RunningGateway:
     async def post(self, path: str, body: Any, *, key: str | None = WRITE, **arguments: Any) -> httpx.Response:
         """Send JSON (or bytes as they are) with a key the way Segment's clients do."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        auth = (key, "") if key else None
+        auth = httpx.BasicAuth(key, "") if key else httpx.USE_CLIENT_DEFAULT
         return await self.http.post(path, content=content, auth=auth, **arguments)
 
     async def collected(self) -> list[Event]:
@@ -174,7 +173,7 @@ async def gateway(shared_gateway: RunningGateway) -> RunningGateway:
     return shared_gateway
 
 
-def addresses(target: str) -> dict[str, str]:
+def addresses(target: str) -> dict[str, Any]:
     """Let every service be at one address."""
     names = ("profile", "segmentation", "recommend", "feedback", "metrics")
     return {f"{name}_address": target for name in names}

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 from dangol.events.v1 import events_pb2 as pb
-from google.protobuf import struct_pb2
-from google.protobuf.json_format import ParseDict
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from gateway.errors import Refusal
 from gateway.ingest import body, repair
 from gateway.ingest.rejection import Rejected
 from gateway.ingest.times import DAY_US, event_time, read_time
 from gateway.ingest.verdict import MAX_DEPTH, Examiner, Taken, merge
+from google.protobuf import struct_pb2
+from google.protobuf.json_format import ParseDict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from .conftest import WRITE, RunningGateway
 
@@ -62,7 +61,7 @@ members = {
 def events(draw: st.DrawFn) -> dict[str, Any]:
     """Make a good event with strange contents, and sometimes one strange member."""
     context = st.fixed_dictionaries({"traits": objects}) | objects
-    event = {
+    event: dict[str, Any] = {
         "type": draw(st.sampled_from(KINDS)),
         "userId": "u1",
         "event": "A",
@@ -141,14 +140,19 @@ def check_text(*texts: str) -> None:
         text.encode()
 
 
+def check_refusal(refusal: Refusal) -> None:
+    """Fail when an answer does not tell the client that it is its own fault, and which one."""
+    assert 400 <= refusal.status < 500
+    assert refusal.reason
+
+
 @given(sent=bodies, is_batch=st.booleans())
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_taken_can_be_stored_by_everyone(sent: bytes, is_batch: bool) -> None:
     try:
         judged = verdicts(sent, is_batch=is_batch)
     except Refusal as refusal:
-        assert 400 <= refusal.status < 500
-        assert refusal.reason
+        check_refusal(refusal)
         return
     for verdict in judged:
         if isinstance(verdict, Rejected):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from chassis.engines import NatsEngine, free_ports
 from segment.analytics.client import Client as SegmentClient
@@ -170,8 +171,9 @@ async def test_the_process_starts_without_nats_waits_for_it_and_stops_cleanly(na
         await process.answers("/healthz")
         await asyncio.to_thread(nats.start)
         await process.answers("/readyz")
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer:
-            assert b"dangol_ingest_events_total" in answer.read()
+        async with httpx.AsyncClient() as http:
+            figures = await http.get(f"http://127.0.0.1:{metrics_port}/metrics")
+        assert "dangol_ingest_events_total" in figures.text
     finally:
         status, said = await asyncio.to_thread(process.end, signal.SIGTERM)
     assert status == 0, said

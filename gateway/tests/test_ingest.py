@@ -72,9 +72,7 @@ class TestTaking:
             ("/v1/a", pb.EVENT_TYPE_ALIAS),
         ],
     )
-    async def test_each_path_takes_its_kind_of_event(
-        self, gateway: RunningGateway, path: str, event_type: int
-    ) -> None:
+    async def test_each_path_takes_its_kind_of_event(self, gateway: RunningGateway, path: str, event_type: int) -> None:
         event = {"userId": "u1", "event": "Viewed", "groupId": "g1", "previousId": "a1"}
         assert (await accepted(gateway, event, path)).type == event_type
 
@@ -141,7 +139,13 @@ class TestTaking:
 
     async def test_unknown_members_and_nulls_are_no_reason_to_refuse(self, gateway: RunningGateway) -> None:
         event = track(
-            anonymousId=None, name=None, category=None, traits=None, context=None, _metadata={"x": [1]}, channel="server"
+            anonymousId=None,
+            name=None,
+            category=None,
+            traits=None,
+            context=None,
+            _metadata={"x": [1]},
+            channel="server",
         )
         stored = await accepted(gateway, event)
         assert (stored.user_id, stored.anonymous_id, stored.context) == ("u1", "", b"")
@@ -465,9 +469,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "headers", [{}, {"authorization": "Bearer somebody-elses-token"}, {"authorization": "Basic Og=="}]
     )
-    async def test_a_write_key_in_the_body_is_accepted(
-        self, gateway: RunningGateway, headers: dict[str, str]
-    ) -> None:
+    async def test_a_write_key_in_the_body_is_accepted(self, gateway: RunningGateway, headers: dict[str, str]) -> None:
         for path, body in (("/v1/track", track(writeKey=WRITE)), ("/v1/batch", {"batch": [], "writeKey": WRITE})):
             assert (await gateway.post(path, body, key=None, headers=headers)).status_code == 200
 
@@ -541,9 +543,7 @@ class TestHttp:
             assert "access-control-allow-origin" not in answer.headers
             assert answer.headers["vary"] == "origin"
 
-    async def test_the_answer_may_be_read_by_the_page_also_when_it_is_an_error(
-        self, gateway: RunningGateway
-    ) -> None:
+    async def test_the_answer_may_be_read_by_the_page_also_when_it_is_an_error(self, gateway: RunningGateway) -> None:
         headers = {"origin": "https://shop.example"}
         for key in (WRITE, "unknown"):
             answer = await gateway.post("/v1/t", track(), key=key, headers=headers)

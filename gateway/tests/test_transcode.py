@@ -34,7 +34,15 @@ class TestBinding:
 
     @pytest.mark.parametrize(
         "reference",
-        ["user_id:u1", "user_id:김단골", "user_id:a/b", "user_id:a%b", "email:kim+1@shop.example", "user_id:🍊 x", "a:b:c"],
+        [
+            "user_id:u1",
+            "user_id:김단골",
+            "user_id:a/b",
+            "user_id:a%b",
+            "email:kim+1@shop.example",
+            "user_id:🍊 x",
+            "a:b:c",
+        ],
     )
     async def test_a_path_value_may_hold_anything_when_it_is_encoded(
         self, gateway: RunningGateway, reference: str
@@ -156,7 +164,16 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         "body",
-        [b"{", b"[1,", b'{"a":NaN}', b"\xff", b'{"name":"\xff"}', rb'{"name":"\ud800"}', b"[" * 100_000, b'{"a":1e999}'],
+        [
+            b"{",
+            b"[1,",
+            b'{"a":NaN}',
+            b"\xff",
+            b'{"name":"\xff"}',
+            rb'{"name":"\ud800"}',
+            b"[" * 100_000,
+            b'{"a":1e999}',
+        ],
     )
     async def test_broken_json_is_refused(self, gateway: RunningGateway, body: bytes) -> None:
         for path in ("/v1/segments", "/v1/segments:preview"):
@@ -210,7 +227,8 @@ class TestErrors:
         }
 
     @pytest.mark.parametrize(
-        ("reference", "status", "code"), [("nobody", 404, "NOT_FOUND"), ("bug", 500, "INTERNAL"), ("busy", 503, "UNAVAILABLE")]
+        ("reference", "status", "code"),
+        [("nobody", 404, "NOT_FOUND"), ("bug", 500, "INTERNAL"), ("busy", 503, "UNAVAILABLE")],
     )
     async def test_a_status_becomes_its_http_counterpart(
         self, gateway: RunningGateway, reference: str, status: int, code: str

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON that no store could hold later, turned into JSON that every store can.
 
-PostgreSQL's jsonb refuses `\\u0000`, half surrogate pairs and numbers beyond its range; `google.protobuf.Struct` refuses
-infinities and deep nesting. What has one obvious meaning is repaired, the rest is refused before it is stored.
+PostgreSQL's jsonb refuses `\\u0000`, half surrogate pairs and numbers beyond its range; `google.protobuf.Struct`
+refuses infinities and deep nesting. What has one obvious meaning is repaired, the rest is refused before it is stored.
 """
 
 import json

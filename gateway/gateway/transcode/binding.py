@@ -14,7 +14,6 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from gateway.transcode.contract import Binding
 from gateway.transcode.reader import Problems
 from gateway.transcode.router import variables_of
-from gateway.transcode.writer import is_map
 
 MAX_PARAMETERS = 1000
 _TEXT_MESSAGES = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
@@ -105,10 +104,12 @@ def _fields(descriptor: Descriptor, name: str) -> list[FieldDescriptor] | None:
             return None
         found.append(field)
         at = field.message_type
-    last = found[-1]
-    if is_map(last) or (last.message_type is not None and last.message_type.full_name not in _TEXT_MESSAGES):
-        return None
-    return found
+    return found if can_be_parameter(found[-1]) else None
+
+
+def can_be_parameter(field: FieldDescriptor) -> bool:
+    """Tell whether a field can be spelt in a query: a scalar, an enum, a time, or several of them."""
+    return field.message_type is None or field.message_type.full_name in _TEXT_MESSAGES
 
 
 def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
