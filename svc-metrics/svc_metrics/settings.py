@@ -31,7 +31,7 @@ class Settings(ServiceSettings):
     """Most memory of one query; a query that needs more is answered with RESOURCE_EXHAUSTED."""
     metrics_query_seconds: float = Field(20, gt=0)
     """Longest time of one query; a query that needs longer is answered with RESOURCE_EXHAUSTED."""
-    metrics_insert_interval_ms: int = Field(200, ge=0, le=10_000)
+    metrics_insert_interval_ms: int = Field(400, ge=0, le=10_000)
     """Shortest time from one insert of events to the next while little flows; each insert is one more part to merge."""
 
     @property

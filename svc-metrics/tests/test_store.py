@@ -8,7 +8,7 @@ from random import Random
 from uuid import UUID, uuid4
 
 import pytest
-from chassis.errors import ResourceExhausted
+from chassis.errors import ResourceExhausted, Unavailable
 from chassis.identity import FragmentId, ProfileId
 from clickhouse_connect.driver.exceptions import DatabaseError
 from svc_metrics import wire
@@ -340,6 +340,22 @@ async def test_opening_again_keeps_what_is_there(engine: Embedded, database: str
         await append(Stores.on(clickhouse), [Happening(UUID(int=7), moment("2026-11-10"), "page", "m1")])
         assert await clickhouse.rows("SELECT count() FROM events FINAL") == [(expected,)]
         await clickhouse.close()
+
+
+async def test_a_store_that_is_not_open_yet_says_so(engine: Embedded, database: str) -> None:
+    """A call that comes while the engine starts may be tried again."""
+    clickhouse = ClickHouse(engine, database, Limits(queries=1, query_memory_bytes=2**28, query_seconds=30))
+    for early in (clickhouse.check(), clickhouse.rows("SELECT 1"), append(Stores.on(clickhouse), [])):
+        with pytest.raises(Unavailable, match="not open yet"):
+            await early
+    await clickhouse.close()
+
+
+async def test_an_error_of_the_engine_is_not_its_own_cause(clickhouse: ClickHouse) -> None:
+    """Whoever walks along the causes of an error comes to an end."""
+    with pytest.raises(DatabaseError) as unknown:
+        await clickhouse.rows("SELECT nothing")
+    assert unknown.value.__cause__ is not unknown.value
 
 
 async def test_days_are_days_of_the_calendar(stores: Stores) -> None:

@@ -124,6 +124,7 @@ class ClickHouse:
         self._reading = ThreadPoolExecutor(limits.queries, "clickhouse-reader")
         # Apart from the others, so that a queue of long questions does not look like an engine that is gone.
         self._checking = ThreadPoolExecutor(1, "clickhouse-check")
+        self._opened = False
         self._session = threading.local()
         self._sessions: list[Client] = []
 
@@ -132,6 +133,7 @@ class ClickHouse:
         while True:
             try:
                 await self._in(self._writing, self._prepare)
+                self._opened = True
                 return
             except Unavailable as error:
                 log.warning("ClickHouse cannot be reached yet: %s", error)
@@ -147,14 +149,22 @@ class ClickHouse:
 
     async def check(self) -> None:
         """Raise `Unavailable` unless a query is answered."""
+        self._require_open()
         await self._in(self._checking, lambda: self._read("SELECT 1", {}))
+
+    def _require_open(self) -> None:
+        # The gRPC port listens before the engine has started, and calls come when they like.
+        if not self._opened:
+            raise Unavailable("ClickHouse is not open yet", retry_after_seconds=1)
 
     async def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Answer a query; `{name:Type}` in the text stands for a parameter."""
+        self._require_open()
         return await self._in(self._reading, lambda: self._read(sql, parameters))
 
     async def insert(self, table: str, columns: pa.Table, *, token: str | None = None) -> None:
         """Append rows and return when they are on disk; of several inserts with one token only the first counts."""
+        self._require_open()
         settings = {"insert_deduplication_token": token} if token else {}
         await self._in(self._writing, lambda: self._write(table, columns, settings))
 
@@ -177,14 +187,18 @@ class ClickHouse:
             return [tuple(row) for row in found.result_rows]
         except Exception as error:
             self._drop_own_session()
-            raise _meaning_of_read(error) from error
+            if meaning := _meaning_of_read(error):
+                raise meaning from error
+            raise
 
     def _write(self, table: str, columns: pa.Table, settings: dict[str, Any]) -> None:
         try:
             self._writer().insert_arrow(table, columns, settings=settings)
         except Exception as error:
             self._drop_own_session()
-            raise _meaning_of_write(error) from error
+            if meaning := _meaning_of_write(error):
+                raise meaning from error
+            raise
 
     def _writer(self) -> Client:
         return self._own_session(lambda: self._connect(self._database, _WRITER_SETTINGS))
@@ -222,8 +236,8 @@ class ClickHouse:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _meaning_of_read(error: Exception) -> Exception:
-    """Turn what the engine says about a query into what the caller can do about it."""
+def _meaning_of_read(error: Exception) -> DangolError | None:
+    """Turn what the engine says about a query into what the caller can do about it; None when it is a bug."""
     code = getattr(error, "code", None)
     if code == _MEMORY_LIMIT:
         return ResourceExhausted(
@@ -233,13 +247,13 @@ def _meaning_of_read(error: Exception) -> Exception:
         return ResourceExhausted(
             "the question takes longer than one query may take: ask for fewer days", reason="QUERY_TOO_SLOW"
         )
-    return _connection_lost(error) or error
+    return _connection_lost(error)
 
 
-def _meaning_of_write(error: Exception) -> Exception:
+def _meaning_of_write(error: Exception) -> DangolError | None:
     if getattr(error, "code", None) in _NOT_NOW:
         return Unavailable(f"ClickHouse takes no rows now: {getattr(error, 'name', None)}", retry_after_seconds=1)
-    return _connection_lost(error) or error
+    return _connection_lost(error)
 
 
 def _connection_lost(error: Exception) -> DangolError | None:
