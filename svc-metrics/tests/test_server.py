@@ -24,6 +24,15 @@ from .histories import (
     batch_of,
     expected_kpis,
     expected_levels,
+    moment,
+    random_history,
+)
+    COMPLETED,
+    PRODUCT_ADDED,
+    PRODUCT_VIEWED,
+    batch_of,
+    expected_kpis,
+    expected_levels,
     random_history,
 )
 
