@@ -274,6 +274,12 @@ class TestTimes:
         assert stored.time_us == stored.original_time_us == 1767323045678000
         assert stored.sent_time_us == 0
 
+    async def test_events_without_a_time_keep_the_order_of_their_batch(self, gateway: RunningGateway) -> None:
+        await gateway.post("/v1/batch", {"batch": [track(event=name) for name in "abc"]})
+        stored = sorted(await gateway.collected(), key=lambda event: event.time_us)
+        assert [event.name for event in stored] == ["a", "b", "c"]
+        assert [event.time_us - event.received_time_us for event in stored] == [0, 1, 2]
+
     @pytest.mark.parametrize("bad", ["yesterday", {}, [1], True, "", "2026-13-45", None, "9" * 5000])
     async def test_a_bad_time_costs_nothing(self, gateway: RunningGateway, bad: Any) -> None:
         stored = await accepted(gateway, track(timestamp=bad))

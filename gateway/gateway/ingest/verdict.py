@@ -70,13 +70,13 @@ class Examiner:
     def examine(self, position: int, raw: bytes | Raw) -> Taken | Rejected:
         """Return the verdict on one event as it came."""
         try:
-            return self._take(raw)
+            return self._take(position, raw)
         except Rejection as rejection:
             return reject(position, raw, rejection)
         except (ValueError, RecursionError) as error:
             return reject(position, raw, rejection_of(error))
 
-    def _take(self, raw: bytes | Raw) -> Taken:
+    def _take(self, position: int, raw: bytes | Raw) -> Taken:
         """Take an event or raise; what is unusual about it is left to others, because this runs for every event."""
         size = len(raw)
         if size > self.max_event_bytes:
@@ -103,7 +103,8 @@ class Examiner:
         out.message_id = message_id
         out.user_id = user_id
         out.anonymous_id = anonymous_id
-        out.time_us = event_time(self.received_us, sent_us, original_us)
+        # Events of a batch that name no time happened in the order in which they stand.
+        out.time_us = event_time(self.received_us, sent_us, original_us) if original_us else self.received_us + position
         out.sent_time_us = sent_us
         out.original_time_us = original_us
         out.context = self._context
