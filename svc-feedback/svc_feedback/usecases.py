@@ -86,5 +86,8 @@ async def _profile_of(tx: Transaction, fragment_id: UUID | None) -> ProfileId | 
 
 def _understand(drafts: Sequence[Draft], received_time: datetime) -> list[Feedback]:
     """Judge language and sentiment of each draft."""
-    judged = [(draft, *analysis.analyze(draft.text)) for draft in drafts]
-    return [Feedback(new_id("fbk"), draft, language, sentiment, received_time) for draft, language, sentiment in judged]
+    judged = analysis.analyze_all([draft.text for draft in drafts])
+    return [
+        Feedback(new_id("fbk"), draft, language, sentiment, received_time)
+        for draft, (language, sentiment) in zip(drafts, judged, strict=True)
+    ]

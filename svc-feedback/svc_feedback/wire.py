@@ -90,7 +90,7 @@ def feedback_to_proto(feedback: Feedback, profile_id: ProfileId | None) -> pb.Fe
     return pb.Feedback(
         feedback_id=feedback.feedback_id,
         profile=format_profile_id(profile_id) if profile_id else "",
-        kind=pb.FeedbackKind.Name(draft.kind),
+        kind=pb.FeedbackKind.ValueType(draft.kind),
         rating=draft.rating,
         text=draft.text,
         item_id=draft.item_id,
@@ -116,7 +116,7 @@ def sentiment_to_proto(sentiment: Sentiment | None) -> pb.Sentiment | None:
     if sentiment is None:
         return None
     return pb.Sentiment(
-        label=pb.SentimentLabel.Name(sentiment.label),
+        label=pb.SentimentLabel.ValueType(sentiment.label),
         probability=sentiment.probability,
         negative_probability=sentiment.negative,
         neutral_probability=sentiment.neutral,
@@ -149,11 +149,11 @@ def feedback_recorded(feedback: Feedback) -> pb.FeedbackRecorded:
     return pb.FeedbackRecorded(
         feedback_id=feedback.feedback_id,
         fragment_id=draft.fragment_id.bytes if draft.fragment_id else b"",
-        kind=pb.FeedbackKind.Name(draft.kind),
+        kind=pb.FeedbackKind.ValueType(draft.kind),
         rating=draft.rating,
         item_id=draft.item_id,
         language=feedback.language,
-        sentiment=pb.SentimentLabel.Name(sentiment.label) if sentiment else "SENTIMENT_LABEL_UNSPECIFIED",
+        sentiment=pb.SentimentLabel.ValueType(sentiment.label if sentiment else 0),
         sentiment_probability=sentiment.probability if sentiment else 0,
         feedback_time=to_timestamp(draft.feedback_time),
     )
