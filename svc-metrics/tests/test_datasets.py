@@ -24,10 +24,10 @@ def invoices(path: Path) -> Iterator[Happening]:
     """Return one order per invoice of a known customer, one refund per cancellation."""
     columns = ["invoice", "quantity", "invoice_date", "price", "customer_id"]
     amounts: dict[tuple[str, int, datetime], Decimal] = defaultdict(Decimal)
-    for row in pq.read_table(path, columns=columns).to_pylist():
-        if row["customer_id"] is not None:
-            key = (row["invoice"], int(row["customer_id"]), row["invoice_date"])
-            amounts[key] += row["quantity"] * Decimal(str(row["price"]))
+    table = pq.read_table(path, columns=columns)
+    for invoice, quantity, at, price, customer in zip(*(table[c].to_pylist() for c in columns), strict=True):
+        if customer is not None:
+            amounts[invoice, int(customer), at] += quantity * Decimal(str(price))
     for (invoice, customer, at), amount in amounts.items():
         if amount:
             yield Happening(

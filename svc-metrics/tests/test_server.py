@@ -27,14 +27,6 @@ from .histories import (
     moment,
     random_history,
 )
-    COMPLETED,
-    PRODUCT_ADDED,
-    PRODUCT_VIEWED,
-    batch_of,
-    expected_kpis,
-    expected_levels,
-    random_history,
-)
 
 LIMITS = Limits(queries=2, query_memory_bytes=100_000_000, query_seconds=1)
 
