@@ -105,11 +105,15 @@ class Consumer:
             try:
                 await self._handle([delivery for _, delivery in batch])
             except Exception as error:  # whatever a handler raises is dealt with here, once
-                if lost_connection(error) and not self._stopping.is_set():
-                    await self._wait_for_engines(batch, error)
-                    continue
-                await self._failed(batch, error)
-                return
+                if not lost_connection(error):
+                    await self._failed(batch, error)
+                    return
+                if self._stopping.is_set():
+                    # The absence of an engine is nobody's failure: another process takes the batch over.
+                    await self._give_back(batch)
+                    return
+                await self._wait_for_engines(batch, error)
+                continue
             await self._ack([message for message, _ in batch])
             return
 
@@ -182,6 +186,10 @@ class Consumer:
             return
         await self._answer(message.term())
         telemetry.MESSAGES.labels(self.name, "buried").inc()
+
+    async def _give_back(self, batch: list[tuple[Msg, Delivery[Message]]]) -> None:
+        for message, _ in batch:
+            await self._answer(message.nak())
 
     async def _wait_for_engines(self, batch: list[tuple[Msg, Delivery[Message]]], error: Exception) -> None:
         """Hold on to a batch while an engine is away; the broker is told that it is still being worked on."""
