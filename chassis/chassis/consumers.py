@@ -143,6 +143,8 @@ class Consumer:
                 fresh = await self._first_time(tx, deliveries)
                 if fresh:
                     await subscription.handler(tx, fresh)
+                if tx.after_commit:
+                    raise RuntimeError(f"{self.name}: publish_after_commit needs inbox=False, or a crash loses it")
             else:
                 await subscription.handler(tx, deliveries)
         await self._bus.publish_all(tx.after_commit)
