@@ -17,6 +17,7 @@ from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.domain.rejects import NOBODY, RejectedEvent
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
+from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.rejected import Filter, RejectedStore
 from svc_profile.store.seen import SeenStore
 
@@ -38,6 +39,7 @@ async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
 
     A message that comes again after a crash is answered as the first time and teaches nothing.
     """
+    await look_up_by_index(tx)
     first = _first_bringers(batches)
     known = await SeenStore(tx).remember({key: batch_id for key, (batch_id, _) in first.items()})
     fresh = (

@@ -26,9 +26,11 @@ LEFT JOIN links l ON l.child = g.child AND l.parent = g.parent
 WHERE l.child IS NULL OR (g.claim_time_us, g.event_key) < (l.claim_time_us, l.event_key)
 """
 
+# LATERAL with LIMIT asks an index about each fragment; EXISTS may read the whole table into a hash first.
 _LINKED = """
-SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f)
-WHERE EXISTS (SELECT FROM links WHERE child = f) OR EXISTS (SELECT FROM links WHERE parent = f)
+SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f) CROSS JOIN LATERAL (
+    (SELECT FROM links WHERE child = f LIMIT 1) UNION ALL (SELECT FROM links WHERE parent = f LIMIT 1) LIMIT 1
+) AS any_link
 """
 
 _OF_CHILDREN = """
@@ -40,12 +42,12 @@ JOIN links l ON l.child = g.child AND l.parent = g.parent
 
 _STANDINGS = """
 SELECT f.fragment_id, f.first_seen_us, f.namespace, p.fragment_id AS profile_id,
-    p.first_seen_us AS profile_first_seen_us,
-    EXISTS (SELECT FROM links WHERE parent = f.fragment_id AND eligible) AS is_parent
+    p.first_seen_us AS profile_first_seen_us, k.child IS NOT NULL AS is_parent
 FROM unnest(CAST(:fragments AS uuid[])) AS g (fragment_id)
 JOIN fragments f USING (fragment_id)
 LEFT JOIN fragment_profiles m USING (fragment_id)
 JOIN fragments p ON p.fragment_id = coalesce(m.profile_id, f.fragment_id)
+LEFT JOIN LATERAL (SELECT child FROM links WHERE parent = f.fragment_id AND eligible LIMIT 1) AS k ON true
 """
 
 # LATERAL makes every step two look-ups by index, however large the table is.
