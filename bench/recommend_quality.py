@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -40,6 +41,22 @@ GOODS = re.compile(r"\d{5}[A-Za-z]*")
 """Stock codes of goods; others are postage, fees and samples."""
 SPLITS = {"Online Retail": (8, 7), "MovieLens 100K": (14, 14)}
 """Number of splits and days between them."""
+
+PARAMETERS: Mapping[str, Sequence[float]] = {
+    "half_life_days": (7.0, 30.0, 60.0),
+    "shrinkage": (0.0, 1.0, 5.0, 10.0),
+    "most_neighbours": (25, 100),
+    "most_items": (50, 200),
+    "most_customers": (300, 3000),
+}
+"""Other parameters to try."""
+TASTES: Mapping[str, Sequence[float]] = {
+    "most_sources": (20, 100),
+    "half_life_days": (7.0, 60.0),
+    "popularity_power": (0.0, 0.25, 0.75, 1.0),
+    "source_share": (0.2, 0.34, 1.0),
+}
+"""Other tastes to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,17 +212,13 @@ def rows(acts: Mapping[str, Sequence[Act]]) -> Iterator[tuple[object, ...]]:
 
 def grid(acts: Mapping[str, Sequence[Act]]) -> None:
     """Try other parameters, one at a time around the service's own."""
-    variants: list[tuple[str, Parameters, Taste]] = [("as it is", Parameters(), Taste())]
-    for name, values in {
-        "half_life_days": (7.0, 30.0, 60.0), "shrinkage": (0.0, 1.0, 5.0, 10.0), "most_neighbours": (25, 100),
-        "most_items": (50, 200), "most_customers": (300, 3000),
-    }.items():  # fmt: skip
-        variants += [(f"{name} {value}", replace(Parameters(), **{name: value}), Taste()) for value in values]
-    for name, values in {
-        "most_sources": (20, 100), "half_life_days": (7.0, 60.0), "popularity_power": (0.0, 0.25, 0.75, 1.0),
-        "source_share": (0.2, 0.34, 1.0),
-    }.items():  # fmt: skip
-        variants += [(f"taste {name} {value}", Parameters(), replace(Taste(), **{name: value})) for value in values]
+    variants = [("as it is", Parameters(), Taste())]
+    for name, values in PARAMETERS.items():
+        changes: list[dict[str, Any]] = [{name: value} for value in values]
+        variants += [(f"{change}", replace(Parameters(), **change), Taste()) for change in changes]
+    for name, values in TASTES.items():
+        changes = [{name: value} for value in values]
+        variants += [(f"taste {change}", Parameters(), replace(Taste(), **change)) for change in changes]
     for dataset, these in acts.items():
         for label, parameters, taste in variants:
             score = evaluate(these, *SPLITS[dataset], parameters, taste)["svc-recommend"]

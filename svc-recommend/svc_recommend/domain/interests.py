@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much each customer is interested in each item, by customer and by item."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -17,7 +18,10 @@ Numbers = NDArray[np.int32]
 Positions = NDArray[np.int64]
 
 EPOCH_US = 1_577_836_800_000_000
-"""2020-01-01: where forward decay counts from; any fixed time gives the same answers."""
+"""2020-01-01: where forward decay counts from."""
+
+ERA_HALF_LIVES = 512
+"""Another epoch is taken a whole era later or earlier: a factor that is a power of 2, so that nothing is rounded."""
 
 DAY_US = 86_400_000_000
 
@@ -40,7 +44,8 @@ class Interests:
 
     def __init__(self, histories: Histories, half_life_days: float) -> None:
         self._histories = histories
-        self._rate = 0.5 / (half_life_days * DAY_US)
+        self._half_life_us = half_life_days * DAY_US
+        self._era: int | None = None
         self._number_of: dict[UUID, int] = {}
         self._keys = np.zeros(1024, np.uint64)
         self._read_at = np.zeros(1024, np.int64)
@@ -49,6 +54,11 @@ class Interests:
         self._columns: dict[int, Column] = {}
         self._joined: dict[int, list[int]] = {}
         self._readings = 0
+
+    @property
+    def shift(self) -> int:
+        """Base-2 logarithm of what squares of interest were divided by, to stay within what a float can be."""
+        return ERA_HALF_LIVES * (self._era or 0)
 
     def reread(self, customer_ids: Sequence[UUID]) -> Numbers:
         """Take over the histories of customers; return the items in them, now or before, as often as they occur."""
@@ -76,7 +86,10 @@ class Interests:
         liked = rows["weight"] > 0
         owners, rows = owners[liked], rows[liked]
         lengths = np.bincount(owners, minlength=1)
-        decay = np.exp2((rows["time_us"] - EPOCH_US) * self._rate)
+        half_lives = (rows["time_us"] - EPOCH_US) / self._half_life_us
+        if self._era is None and len(rows):
+            self._era = math.floor(half_lives.max() / ERA_HALF_LIVES)
+        decay = np.exp2((half_lives - self.shift) / 2)
         interest = np.log1p(rows["weight"] / THOUSANDTHS) * decay * lengths[owners] ** -0.25
         return owners, np.ascontiguousarray(rows["item"], np.int32), interest
 

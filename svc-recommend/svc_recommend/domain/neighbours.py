@@ -161,7 +161,7 @@ class Neighbourhoods:
 
     def _neighbourhood(self, item: int, column: Column) -> Neighbourhood:
         squares = float(self._squares[item])
-        popularity = round(math.log2(squares), DIGITS) if squares > 0 else None
+        popularity = round(math.log2(squares) + self._interests.shift, DIGITS) if squares > 0 else None
         companions, dots, counts = self._companions(item, column)
         self._announce(item, companions)
         # A companion that was never summed up yet will announce itself.
@@ -178,14 +178,14 @@ class Neighbourhoods:
         interest = column.interest[chosen]
         items, others, owners = self._interests.gather(column.customers[chosen].tolist())
         counts = np.bincount(items, minlength=item + 1)
-        dots = np.bincount(items, interest[owners] * others, minlength=item + 1)
+        dots: Floats = np.bincount(items, interest[owners] * others, minlength=item + 1).astype(np.float64)
         counts[item] = 0
         companions: Positions = np.flatnonzero(counts)
         more = 1.0
         if len(chosen) < len(column.customers):
             more = float(self._squares[item]) / float(np.dot(interest, interest))
-        together: Floats = counts[companions] * (more / self.share)
-        return companions, dots[companions] * more, together
+        together = counts.astype(np.float64) * (more / self.share)
+        return companions, dots[companions] * more, together[companions]
 
     def _announce(self, item: int, companions: Positions) -> None:
         """Let the companions be worked out anew too when this item's popularity is not what they know."""

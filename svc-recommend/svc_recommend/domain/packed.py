@@ -5,6 +5,7 @@ One numpy call costs as much as ten rows; so histories are handled some hundred 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def pack(owners: Owners, rows: Rows, count: int) -> list[bytes]:
 def split(owners: Owners, data: bytes, size: int, count: int) -> list[bytes]:
     """Cut rows of `size` bytes into one piece for each owner."""
     ends = (np.searchsorted(owners, np.arange(count), side="right") * size).tolist()
-    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [data[start:end] for start, end in pairwise([0, *ends])]
 
 
 def keys(owners: Owners, items: NDArray[np.int32]) -> NDArray[np.int64]:
