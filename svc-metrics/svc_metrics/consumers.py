@@ -15,8 +15,8 @@ from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentD
 from svc_metrics import domain, usecases, wire
 from svc_metrics.usecases import Stores
 
-BATCH_MESSAGES = 256
-"""Most messages in one insert of events; a message holds up to 500."""
+BATCH_MESSAGES = 512
+"""Most messages in one insert of events. One holds a shard of one batch of a client, typically a dozen events."""
 
 
 class Pace:
