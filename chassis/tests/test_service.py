@@ -27,6 +27,8 @@ from dangol.profile.v1.profile_pb2_grpc import (
 )
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from chassis import mapping
 
@@ -56,6 +58,7 @@ class SampleRpc(ProfileServiceServicer):
 async def on_resolved(tx: Transaction, messages: Sequence[EventBatch]) -> None:
     """Map each event's fragment, announce the change; the name `poison` never works, `flaky` once."""
     events = [event for batch in messages for event in batch.events]
+    traces.append(trace.get_current_span().get_span_context().trace_id)
     if any(event.name == "poison" for event in events):
         raise Invalid.field("name", "is poison")
     changed = await mapping.learn(
@@ -70,6 +73,7 @@ async def on_resolved(tx: Transaction, messages: Sequence[EventBatch]) -> None:
 
 
 attempts: list[str] = []
+traces: list[int] = []
 
 
 async def on_conflict(tx: Transaction, deliveries: Sequence[Delivery[pb.ProfilesMerged]]) -> None:
@@ -94,6 +98,10 @@ def build(settings: Settings) -> Service:
             Subscription(pb.ProfilesMerged, on_conflict, inbox=False),
         ],
     )
+
+
+# A process has one tracer provider; `chassis.telemetry.configure` sets it in a real one.
+trace.set_tracer_provider(TracerProvider())
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +202,18 @@ async def test_names_field_and_rule_in_the_details(service: RunningService) -> N
     bad_request = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad_request) for detail in status.details)
     assert [(v.field, v.description) for v in bad_request.field_violations] == [("profile", "is required")]
+
+
+async def test_a_trace_goes_on_through_the_streams(service: RunningService) -> None:
+    """Who publishes inside a trace finds the consumer's work, and what it announces, in the same one."""
+    with trace.get_tracer("test").start_as_current_span("request") as span:
+        trace_id = span.get_span_context().trace_id
+        await service.deliver(batch("traced"), subject="events.resolved.0")
+    assert traces[-1] == trace_id
+    raw = await service.bus.jetstream.get_last_msg(
+        service.bus.stream("DOMAIN"), service.bus.subject("dangol.profile.v1.FragmentsRemapped")
+    )
+    assert trace.format_trace_id(trace_id) in (raw.headers or {})["traceparent"]
 
 
 @pytest.mark.parametrize("header", ["", "Bearer ", "Bearer nonsense", "Basic abc"])
