@@ -28,9 +28,12 @@ import psutil
 import uvloop
 from chassis.engines import NatsEngine, free_ports
 
+from bench.report import put_table, table
+
 BATCH_EVENTS = 100
 CONNECTIONS = 8
 BODIES = 64
+ROUNDS = 3
 STREAM = "BARE"
 
 
@@ -216,31 +219,35 @@ def _wait_ready(port: int) -> None:
 
 
 def measure(seconds: float) -> dict[str, Rate]:
-    """Measure all sides in turn against one NATS server."""
+    """Measure all sides in turn, several times over, against one NATS server; the median of each counts."""
+    together_name, served_name = f"bare loop, {CONNECTIONS} batches at a time", f"gateway, {CONNECTIONS} connections"
+    rates: dict[str, list[Rate]] = {"bare loop, one batch at a time": [], together_name: [], served_name: []}
+    alone, together, served = rates.values()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dangol-bench-")))
         engine = stack.enter_context(NatsEngine(folder / "nats", free_ports(1)[0]))
         server = psutil.Process(engine.pid)
-        alone = uvloop.run(measure_bare_loop(seconds, server, engine.url, 1))
-        together = uvloop.run(measure_bare_loop(seconds, server, engine.url, CONNECTIONS))
         port, process = stack.enter_context(_gateway(engine.url))
-        served = uvloop.run(measure_gateway(seconds, server, port, process))
-    return {
-        "bare loop, one batch at a time": alone,
-        f"bare loop, {CONNECTIONS} batches at a time": together,
-        f"gateway, {CONNECTIONS} connections": served,
-    }
+        for _ in range(ROUNDS):
+            alone.append(uvloop.run(measure_bare_loop(seconds, server, engine.url, 1)))
+            together.append(uvloop.run(measure_bare_loop(seconds, server, engine.url, CONNECTIONS)))
+            served.append(uvloop.run(measure_gateway(seconds, server, port, process)))
+    return {name: _median(found) for name, found in rates.items()}
+
+
+def _median(rates: Sequence[Rate]) -> Rate:
+    return sorted(rates, key=lambda rate: rate.events_per_second)[len(rates) // 2]
 
 
 def rows(rates: dict[str, Rate]) -> list[list[object]]:
-    """Lay the rates out beside the slower and the faster bare loop."""
+    """Lay the rates out beside both bare loops."""
     alone, together, _ = (rate.events_per_second for rate in rates.values())
     return [
         [
             name,
             round(rate.events_per_second),
-            round(rate.cpu_us_per_event, 2),
-            round(rate.nats_cpu_us_per_event, 2),
+            round(rate.cpu_us_per_event, 1),
+            round(rate.nats_cpu_us_per_event, 1),
             round(rate.events_per_second / alone, 2),
             round(rate.events_per_second / together, 2),
         ]
@@ -253,17 +260,21 @@ HEAD = (
     "events/s",
     "CPU µs/event",
     "NATS CPU µs/event",
-    "ratio to one at a time",
-    f"ratio to {CONNECTIONS} at a time",
+    "to one batch at a time",
+    f"to {CONNECTIONS} at a time",
 )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8)
-    for row in (HEAD, *rows(measure(parser.parse_args().seconds))):
-        print(*row, sep="\t")
+    parser.add_argument("--seconds", type=float, default=4, help="length of each measurement")
+    parser.add_argument("--dry", action="store_true", help="only print")
+    options = parser.parse_args()
+    lines = table(HEAD, rows(measure(options.seconds)))
+    print(*lines, sep="\n")
+    if not options.dry:
+        put_table("gateway-ingest", lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from chassis import telemetry
 from gateway.app import build
-from gateway.server import server
+from gateway.server import calm_garbage_collection, server
 from gateway.settings import Settings
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     except (ValidationError, ValueError) as error:
         sys.exit(f"gateway: the settings are not usable\n{error}")
     telemetry.configure("gateway", settings.log_level, settings.prometheus_port)
+    calm_garbage_collection()
     server(app, settings).run()
 
 

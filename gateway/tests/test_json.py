@@ -195,7 +195,7 @@ def expected(message: Message) -> Any:
 
 
 SLOW = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -248,7 +248,7 @@ field_names = st.sampled_from([f.json_name for f in EVERYTHING.fields] + [f.name
 
 
 @given(value=st.dictionaries(field_names | st.text(max_size=5), json_values, max_size=4) | json_values)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_json_comes_it_is_read_or_refused_by_field(value: Any) -> None:
     try:
         message = Readers().read(EVERYTHING, value)

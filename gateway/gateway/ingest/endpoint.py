@@ -133,10 +133,10 @@ class IngestEndpoint:
         rejected: list[Rejected] = []
         for position, raw in enumerate(incoming.events[:MAX_BATCH_EVENTS]):
             judged = examiner.examine(position, raw)
-            if type(judged) is Taken:
-                taken.append(judged)
+            if isinstance(judged, Rejected):
+                rejected.append(judged)
             else:
-                rejected.append(judged)  # type: ignore[arg-type]  # the only other verdict
+                taken.append(judged)
         too_many = Rejection("BATCH_TOO_LONG", f"a batch may hold at most {MAX_BATCH_EVENTS} events")
         for position in range(MAX_BATCH_EVENTS, len(incoming.events)):
             rejected.append(reject(position, incoming.events[position], too_many))

@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES = 960 * 1024
 MAX_COMMITS = 4
 """Commits under way at once; more of them would only be smaller."""
 
-_TURNS_TO_WAIT = 2
+_TURNS_TO_WAIT = 4
 _TYPES = {REJECTED: pb.RejectedEventBatch.DESCRIPTOR.full_name}
 _COLLECTED_TYPE = pb.EventBatch.DESCRIPTOR.full_name
 

@@ -71,7 +71,7 @@ def clean_text(text: str) -> str:
     return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
-def check_object(text: bytes, max_depth: int) -> bool:
+def is_storable_object(text: bytes, max_depth: int) -> bool:
     """Tell whether JSON is an object that every store can hold; raises `Unstorable` or another ValueError.
 
     Everything but the depth is found by decoding once and throwing the result away, which costs less than a
@@ -91,6 +91,8 @@ def check_object(text: bytes, max_depth: int) -> bool:
 
 def _float(text: str) -> float:
     """Refuse what overflows a double or PostgreSQL's numeric; the value itself is not needed."""
+    if len(text) < _MAX_DIGITS and "e" not in text and "E" not in text:
+        return 0.0
     mantissa, e, exponent = text.lower().partition("e")
     if e and (len(exponent) > 5 or abs(int(exponent)) > _MAX_EXPONENT or float(text) in (_INFINITY, -_INFINITY)):
         _refuse_number()

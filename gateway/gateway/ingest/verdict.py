@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -38,12 +37,11 @@ MAX_PAYLOAD_BYTES = 900 * 1024
 """An event has to fit in one message, and NATS takes 1 MiB by default."""
 
 
-class Taken(NamedTuple):
-    """An event that will be published."""
+Taken = tuple[int, bytes]
+"""An event that will be published: its shard, and an `EventBatch` of it alone.
 
-    shard: int
-    payload: bytes
-    """An `EventBatch` of this event alone; batches that stand in a row are one batch (protobuf merges them)."""
+Serialised batches that stand in a row are one batch, because protobuf merges repeated fields.
+"""
 
 
 @dataclass(slots=True)
@@ -112,7 +110,7 @@ class Examiner:
         payload = form.SerializeToString()
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise Rejection("EVENT_TOO_LARGE", f"takes {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are possible")
-        return Taken(crc32(owner.encode()) % self.shards, payload)
+        return crc32(owner.encode()) % self.shards, payload
 
     def _new_form(self, event_type: int) -> tuple[pb.EventBatch, pb.Event]:
         batch = pb.EventBatch()
@@ -146,7 +144,7 @@ def storable_object(raw: Raw, name: str) -> bytes:
     if text in _NOTHING:
         return b""
     try:
-        if repair.check_object(text, MAX_DEPTH):
+        if repair.is_storable_object(text, MAX_DEPTH):
             return text
     except (ValueError, RecursionError) as error:
         raise rejection_of(error, name) from error
