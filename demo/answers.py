@@ -5,27 +5,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from demo.api import Api
 from demo.layout import columns, cut, heading
+from demo.shop import ZONE
 
 FUNNEL = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed")
 SPOKEN_LABELS = {"NEGATIVE": "negative", "NEUTRAL": "neutral", "POSITIVE": "positive"}
 TEXT_COLUMNS = 70
 
 
-def print_answers(api: Api, user_id: str, today: date, first_day: date, funnel: tuple[str, ...] = FUNNEL) -> None:
-    """Print one customer, one piece of feedback, today and the funnel."""
+def print_answers(api: Api, user_id: str, first_day: date, last_day: date, funnel: tuple[str, ...] = FUNNEL) -> None:
+    """Print one customer, what customers say, the figures up to the last day and the funnel."""
     reference = f"user_id:{user_id}"
     sections = (
         ("Who is it?", f"GET /v1/profiles/{reference}", profile_lines(api, reference)),
         ("Which segments?", f"GET /v1/profiles/{reference}/segments", segment_lines(api, reference)),
         ("What to show?", f"GET /v1/profiles/{reference}/recommendations", recommendation_lines(api, reference)),
         ("What do customers say?", "GET /v1/feedback", feedback_lines(api)),
-        (f"How is business today, {today}?", "POST /v1/kpis:query", kpi_lines(api, today, first_day)),
-        ("Where do customers drop out?", "POST /v1/funnels:query", funnel_lines(api, funnel, first_day, today)),
+        ("How is business?", "POST /v1/kpis:query", kpi_lines(api, first_day, last_day)),
+        ("Where do customers drop out?", "POST /v1/funnels:query", funnel_lines(api, funnel, first_day, last_day)),
     )
     for question, call, lines in sections:
         print(heading(f"{question}  {call}"))
@@ -125,13 +126,14 @@ def _summary_text(summary: dict[str, Any]) -> str:
     return text
 
 
-def kpi_lines(api: Api, today: date, first_day: date) -> list[str]:
+def kpi_lines(api: Api, first_day: date, last_day: date) -> list[str]:
     """Lay out the last days and the whole time."""
-    answer = api.post("/v1/kpis:query", {"startDate": first_day.isoformat(), "endDate": today.isoformat()})
+    answer = api.post("/v1/kpis:query", {"startDate": first_day.isoformat(), "endDate": last_day.isoformat()})
     currency = answer.get("currency", "")
+    today = datetime.now(ZONE).date().isoformat()
     rows: list[tuple[str, ...]] = [("day", "customers", "events", "orders", "revenue", "conversion", "order value")]
     for day in answer.get("days", [])[-4:]:
-        rows.append(_kpi_row("today" if day["date"] == today.isoformat() else day["date"], day, currency))
+        rows.append(_kpi_row(f"today, {day['date']}" if day["date"] == today else day["date"], day, currency))
     rows.append(_kpi_row(f"since {first_day}", answer.get("total", {}), currency))
     return columns(rows, right=range(1, 7))
 
@@ -148,12 +150,12 @@ def _kpi_row(label: str, kpis: dict[str, Any], currency: str) -> tuple[str, ...]
     )
 
 
-def funnel_lines(api: Api, steps: tuple[str, ...], first_day: date, today: date) -> list[str]:
+def funnel_lines(api: Api, steps: tuple[str, ...], first_day: date, last_day: date) -> list[str]:
     """Lay out a funnel with bars."""
     body = {
         "steps": [{"event": step} for step in steps],
         "startDate": first_day.isoformat(),
-        "endDate": today.isoformat(),
+        "endDate": last_day.isoformat(),
     }
     results = api.post("/v1/funnels:query", body).get("steps", [])
     rows = [

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from demo.actions import Action
 
 CHECKED_CUSTOMERS = 12
+SHOWN_ORDERS, SHOWN_EVENTS = 4, 60
 
 
 class Expectations:
@@ -42,10 +43,15 @@ class Expectations:
         step = max(1, len(users) // CHECKED_CUSTOMERS)
         return {user: counts[user] for user in users[::step][:CHECKED_CUSTOMERS]}
 
-    def showcase(self) -> str | None:
-        """The customer with most orders, and among these most events: the one worth looking at."""
+    def showcase(self, preferred: Collection[str] = ()) -> str | None:
+        """A customer worth looking at: several orders, and still much in the shop that is new to them."""
         counts = self.counts()
-        return max(counts, key=lambda user: (counts[user]["Order Completed"], counts[user].total(), user), default=None)
+
+        def interest(user: str) -> tuple[int, bool, int, str]:
+            orders = min(counts[user]["Order Completed"], SHOWN_ORDERS)
+            return orders, user in preferred, -abs(counts[user].total() - SHOWN_EVENTS), user
+
+        return max(counts, key=interest, default=None)
 
 
 def is_reached(expected: Mapping[str, int], shown: Mapping[str, int]) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 
 from demo.actions import Action, Remark
@@ -15,6 +16,8 @@ from demo.segments import SHOP_SEGMENTS
 from demo.sender import Sender
 from demo.shop import ZONE, Shop
 from demo.waiting import wait_until_settled
+
+TALKERS = 4
 
 
 def simulate(api: Api, options: Options) -> None:
@@ -31,11 +34,11 @@ def simulate(api: Api, options: Options) -> None:
     expectations, remarks = _send_events(shop, options, first_day, now)
     _say(api, remarks)
     wait_until_settled(api, expectations.sample(), options.patience)
-    showcase = expectations.showcase()
+    showcase = expectations.showcase({customer.user_id for customer in shop.customers if customer.city == "Seoul"})
     if showcase is None:
         print("Nobody logged in; try more --customers or --days.")
         return
-    print_answers(api, showcase, now.date(), first_day)
+    print_answers(api, showcase, first_day, now.date())
 
 
 def _send_events(shop: Shop, options: Options, first_day: date, now: datetime) -> tuple[Expectations, list[Remark]]:
@@ -58,7 +61,13 @@ def _send_events(shop: Shop, options: Options, first_day: date, now: datetime) -
 
 
 def _say(api: Api, remarks: list[Remark]) -> None:
-    with Progress("reviews and survey answers", len(remarks)) as bar:
-        for remark in remarks:
-            api.post("/v1/feedback", remark.as_json(), requestId=remark.request_id)
-            bar.advance()
+    def say(remark: Remark) -> None:
+        api.post("/v1/feedback", remark.as_json(), requestId=remark.request_id)
+
+    with Progress("reviews and survey answers", len(remarks)) as bar, ThreadPoolExecutor(TALKERS) as talkers:
+        try:
+            for _ in talkers.map(say, remarks):
+                bar.advance()
+        except BaseException:
+            talkers.shutdown(cancel_futures=True)
+            raise

@@ -34,21 +34,23 @@ class Bookmark:
         self._file = file
         self._about = {"url": url, "path": str(path.resolve())}
 
-    def read(self) -> tuple[int, timedelta | None]:
-        """The next row and the shift of an import that was interrupted; 0 and None when there is none."""
+    def read(self) -> tuple[int, timedelta | None, Rejections]:
+        """The next row, the shift and the rejected rows of an import that was interrupted, or of none."""
         try:
             state: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
             if {key: state[key] for key in self._about} == self._about:
-                return int(state["next_row"]), timedelta(days=state["shift_days"])
+                shift = timedelta(days=state["shift_days"])
+                return int(state["next_row"]), shift, Rejections.from_json(state["rejected"])
         except (FileNotFoundError, KeyError, TypeError, ValueError):
             pass
-        return 0, None
+        return 0, None, Rejections()
 
-    def write(self, next_row: int, shift: timedelta) -> None:
+    def write(self, next_row: int, shift: timedelta, rejections: Rejections) -> None:
         """Remember that everything before a row is acknowledged."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".new")
-        draft.write_text(json.dumps({**self._about, "next_row": next_row, "shift_days": shift.days}), encoding="utf-8")
+        state = {"next_row": next_row, "shift_days": shift.days, "rejected": rejections.as_json()}
+        draft.write_text(json.dumps(self._about | state), encoding="utf-8")
         draft.replace(self._file)
 
     def remove(self) -> None:
@@ -71,30 +73,30 @@ def transfer(api: Api, options: Options, name: str, path: Path) -> None:
     showcase = expectations.showcase()
     if showcase is not None:
         last_day = (dataset.last_time + shift).astimezone(ZONE).date()
-        print_answers(api, showcase, last_day, last_day - timedelta(days=SHOWN_DAYS - 1), FUNNELS[name])
+        print_answers(api, showcase, last_day - timedelta(days=SHOWN_DAYS - 1), last_day, FUNNELS[name])
 
 
 def _send(dataset: Dataset, bookmark: Bookmark, options: Options) -> tuple[Expectations, timedelta]:
-    start_row, shift = bookmark.read()
+    start_row, shift, rejections = bookmark.read()
     if start_row:
         print(f"an earlier import was interrupted: going on at row {start_row + 1:,}")
     if shift is None:
         shift = timedelta() if options.keep_times else shift_to_now(dataset.last_time, datetime.now(UTC))
-    expectations, rejections = Expectations(), Rejections()
-    with Sender(options.url, options.write_key) as sender, Progress("rows", dataset.row_count) as progress:
-        progress.reach(start_row)
+    expectations, progress = Expectations(), Progress("rows", dataset.row_count, start_row)
+    with Sender(options.url, options.write_key) as sender, progress:
         for chunk in dataset.chunks(start_row, shift):
             for action in chunk.actions:
                 sender.send(action)
                 expectations.note(action)
             sender.flush()
             rejections.add(chunk.rejected)
-            bookmark.write(chunk.next_row, shift)
+            bookmark.write(chunk.next_row, shift, rejections)
             progress.reach(
                 chunk.next_row, f"{sender.counts.total():,} events, {rejections.counts.total():,} rows rejected"
             )
     bookmark.remove()
-    print("\n".join(rejections.lines()))
+    for line in rejections.lines():
+        print(line)
     return expectations, shift
 
 

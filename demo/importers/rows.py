@@ -7,7 +7,7 @@ import csv
 import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from demo.actions import Action
 
-ROWS_PER_CHUNK = 5_000
+ROWS_PER_CHUNK = 20_000
 
 
 class BadDataset(Exception):
@@ -45,6 +45,19 @@ class Rejections:
         for row in rows:
             self.counts[row.reason] += 1
             self._first.setdefault(row.reason, row)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Write them down, for an import that is resumed."""
+        return [{**asdict(self._first[reason]), "count": count} for reason, count in self.counts.items()]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[dict[str, Any]]) -> Rejections:
+        """Read what `as_json` wrote."""
+        rejections = cls()
+        for row in rows:
+            rejections.counts[row["reason"]] = row["count"]
+            rejections._first[row["reason"]] = RejectedRow(row["row"], row["reason"], row["detail"])
+        return rejections
 
     def lines(self) -> list[str]:
         """Say it, the most frequent reason first."""

@@ -16,7 +16,7 @@ import pytest
 from demo.actions import Action
 from demo.importers import Dataset, open_dataset
 from demo.importers.online_retail import LINES_PER_EVENT
-from demo.importers.rows import BadDataset, Chunk, Rejections
+from demo.importers.rows import BadDataset, Chunk, RejectedRow, Rejections
 from demo.transfer import Bookmark, shift_to_now
 
 NOON = datetime(2011, 1, 4, 12, 0)  # noqa: DTZ001 - the data set holds London time without saying so
@@ -164,11 +164,15 @@ def test_times_move_by_whole_days_and_never_into_the_future() -> None:
 def test_a_bookmark_belongs_to_one_copy_and_one_platform(tmp_path: Path) -> None:
     """Another copy begins at the beginning."""
     file = tmp_path / "state" / "import.json"
-    Bookmark(file, "http://one", tmp_path).write(5_000, timedelta(days=9))
-    assert Bookmark(file, "http://one", tmp_path).read() == (5_000, timedelta(days=9))
-    assert Bookmark(file, "http://other", tmp_path).read() == (0, None)
-    Bookmark(file, "http://one", tmp_path).remove()
-    assert Bookmark(file, "http://one", tmp_path).read() == (0, None)
+    rejections = Rejections()
+    rejections.add([RejectedRow(7, "NO_PRICE", "price 0"), RejectedRow(9, "NO_PRICE", "price -1")])
+    mine, other = Bookmark(file, "http://one", tmp_path), Bookmark(file, "http://other", tmp_path)
+    mine.write(5_000, timedelta(days=9), rejections)
+    next_row, shift, remembered = mine.read()
+    assert (next_row, shift, remembered.lines()) == (5_000, timedelta(days=9), rejections.lines())
+    assert other.read()[:2] == (0, None)
+    mine.remove()
+    assert mine.read()[:2] == (0, None)
 
 
 @pytest.mark.parametrize(
