@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from chassis import dead_letters, telemetry
 from chassis.bus import Bus
+from chassis.garbage import collect_less
 from chassis.migrations import migrate
 from chassis.service import ROLES, Runner, Service
 from chassis.settings import ServiceSettings
@@ -61,6 +62,7 @@ def _parser(service: str) -> argparse.ArgumentParser:
 
 
 async def _serve(service: Service, roles: tuple[str, ...]) -> None:
+    collect_less()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
