@@ -135,8 +135,8 @@ class ClickHouse:
                 await self._in(self._writing, self._prepare)
                 self._opened = True
                 return
-            except Unavailable as error:
-                log.warning("ClickHouse cannot be reached yet: %s", error)
+            except (Unavailable, OperationalError) as error:
+                log.warning("ClickHouse cannot be reached yet: %s", type(error).__name__)
                 await asyncio.sleep(_RECONNECT_S)
 
     async def close(self) -> None:
