@@ -53,7 +53,7 @@ def insert_token(deliveries: Sequence[Delivery[EventBatch]]) -> str:
 
 
 def event_columns(events: Sequence[Event]) -> pa.Table:
-    """Turn events into columns, one pass per column; measured about three times as fast as one pass per event."""
+    """Turn events into columns, one pass per column."""
     currencies, order_ids, order_keys = [""] * len(events), [""] * len(events), [""] * len(events)
     revenue = np.zeros(len(events), np.int64)
     for index, amount in _amounts(events):
