@@ -30,7 +30,9 @@ KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 NAMER = Namer(KEY, {"loyalty": "loyalty"})
 START_US = 1_760_000_000_000_000
 
-USERS = ["", "u1", "u2", "u3"]
+# Mostly what bears on identity.
+KINDS = ["identify"] * 5 + ["alias"] * 2 + ["track", "order", "page", "screen", "group"]
+USERS = ["", "", "u1", "u2", "u3"]
 DEVICES = ["", "d1", "d2", "d3"]
 MAILS = ["kim@example.com", "Lee@Example.com", "lee@example.com", "undefined"]
 PHONES = ["010-1234-5678", "+82 10 1234 5678", "010-9999-0000"]
@@ -60,7 +62,7 @@ def encoded(value: Any) -> bytes:
 @st.composite
 def messages(draw: st.DrawFn) -> Message:
     """Draw one event of one of a few customers on a few shared devices."""
-    kind = draw(st.sampled_from(["identify", "identify", "track", "order", "page", "screen", "group", "alias"]))
+    kind = draw(st.sampled_from(KINDS))
     user_id, anonymous_id = draw(st.sampled_from(USERS)), draw(st.sampled_from(DEVICES))
     message = Message(source="web", time_us=draw(TIMES), user_id=user_id, anonymous_id=anonymous_id)
     message.type = EventType.Value(f"EVENT_TYPE_{'TRACK' if kind == 'order' else kind.upper()}")

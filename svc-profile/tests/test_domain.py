@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from svc_profile.domain import fragments
-from svc_profile.domain.claims import Claim, Rule, admit, claims_of, eligible_claims
+from svc_profile.domain.claims import Claim, Link, Rule, admit, claims_of, eligible_claims
 from svc_profile.domain.events import Event, FragmentKey, Name, Namer, Names, event_key
 from svc_profile.domain.fragments import Fragment, Trait, learn, storable
 from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
@@ -158,6 +158,29 @@ def test_a_further_device_is_joined_without_looking_at_the_others() -> None:
     assert change.moved == {TABLET.fragment: MAIL.fragment}
     assert [(link.eligible, link.refused) for link in change.links] == [(True, False)]
     assert not change.merges
+
+
+def standing(of: Name, first_seen_us: int, *, is_parent: bool = False) -> Standing:
+    return Standing(member(of, first_seen_us), first_seen_us, is_parent)
+
+
+@pytest.mark.parametrize(
+    ("child", "links", "claims"),
+    [
+        (standing(MAIL, 5, is_parent=True), [], [claim(MAIL, KIM, 9)]),
+        (standing(MAIL, 5), [], [claim(MAIL, KIM, 9), claim(TABLET, MAIL, 8)]),
+        (standing(MAIL, 5), [], [claim(MAIL, KIM, 9), claim(MAIL, PHONE, 8)]),
+        (standing(MAIL, 5), [claim(MAIL, LEE, 10)], [claim(MAIL, KIM, 9)]),
+        (standing(MAIL, 2), [], [claim(MAIL, KIM, 9)]),
+    ],
+    ids=["is a parent", "becomes a parent", "has two parents", "left another parent", "is older"],
+)
+def test_what_others_depend_on_is_looked_at_whole(child: Standing, links: list[Claim], claims: list[Claim]) -> None:
+    stored = {known.pair: Link(known, eligible=True, refused=False) for known in links}
+    standings = {n.fragment: standing(n, 3) for n in (KIM, LEE, PHONE, TABLET)} | {MAIL.fragment: child}
+    around = survey(admit(stored, {c.pair: c for c in claims}), standings, older=())
+    assert {MAIL.fragment, KIM.fragment} <= around.seeds
+    assert MAIL.fragment not in around.leaves
 
 
 def test_a_device_with_a_past_of_its_own_is_a_merge() -> None:

@@ -174,7 +174,6 @@ def _hangs_on(child: Standing, claim: Claim, parent: Standing) -> bool:
     return (
         not child.is_parent
         and child.member.namespace not in UNIQUE_NAMESPACES
-        and child.member.profile in (claim.child, parent.member.profile)
         and (child.member.first_seen_us, claim.child) > (parent.profile_first_seen_us, parent.member.profile)
     )
 
