@@ -91,6 +91,8 @@ class Door(grpc.aio.ServerInterceptor):
     def __init__(self, scopes: Mapping[str, str], authenticator: Authenticator) -> None:
         self._scopes = scopes
         self._authenticator = authenticator
+        self.open = False
+        """False while the service still opens what its methods need."""
 
     async def intercept_service(
         self,
@@ -131,6 +133,8 @@ class Door(grpc.aio.ServerInterceptor):
         return behind_the_door
 
     def _admit(self, metadata: Sequence[tuple[str, str | bytes]], scope: str) -> None:
+        if not self.open:
+            raise errors.Unavailable("the service is starting", retry_after_seconds=1)
         caller = self._authenticator.caller(metadata)
         if not caller.may(scope):
             raise errors.PermissionDenied(f"the caller lacks the scope {scope}", metadata={"scope": scope})
@@ -199,13 +203,15 @@ class RpcServer:
     def __init__(self, settings: ServiceSettings, servicers: Sequence[Servicer]) -> None:
         self._settings = settings
         self._health = health.aio.HealthServicer()
-        door = Door(scopes_of(servicers), Authenticator(settings))
+        self._door = Door(scopes_of(servicers), Authenticator(settings))
         self._server = grpc.aio.server(
-            interceptors=[door],
+            interceptors=[self._door],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),
+                # Callers ping every 30 seconds while they wait; without this, gRPC takes that for abuse.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.max_connection_age_ms", 300_000),
                 ("grpc.max_connection_age_grace_ms", 30_000),
             ],
@@ -231,6 +237,10 @@ class RpcServer:
             raise OSError(f"gRPC cannot listen on {address}: the port is taken") from error
         await self.set_ready(False)
         await self._server.start()
+
+    def open(self) -> None:
+        """Let calls in; until then they are answered UNAVAILABLE."""
+        self._door.open = True
 
     async def set_ready(self, ready: bool) -> None:
         """Say through `grpc.health.v1` whether calls are welcome."""

@@ -107,6 +107,7 @@ class Runner:
         await self.service.bus.open()
         for resource in self.service.resources:
             await resource.open()
+        self.rpc.open()
         self._relay_task = asyncio.create_task(self._kept_running("outbox", self._relay.run))
         for stoppable in self._stoppables:
             self._tasks.append(asyncio.create_task(self._kept_running(stoppable.name, stoppable.run)))
