@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 from svc_recommend.domain.histories import Changes
@@ -97,9 +96,9 @@ class Known:
         )
 
 
-def fragment(customer: str) -> UUID:
+def fragment(customer: str) -> bytes:
     """Return a fragment for a customer."""
-    return UUID(int=random.Random(customer).getrandbits(128))
+    return random.Random(customer).randbytes(16)
 
 
 def online_retail(folder: Path) -> list[Act]:

@@ -38,7 +38,7 @@ class Settings(ServiceSettings):
     """After how many days an interaction counts half, in popularity and in similarity."""
     shrinkage: float = Field(2, ge=0, validation_alias="DANGOL_RECOMMEND_SHRINKAGE")
     """Number of common customers at which a similarity counts half of its cosine."""
-    refresh_items: int = Field(100, ge=1, validation_alias="DANGOL_RECOMMEND_REFRESH_ITEMS")
+    refresh_items: int = Field(50, ge=1, validation_alias="DANGOL_RECOMMEND_REFRESH_ITEMS")
     """Most neighbourhoods that one run works out, every half second; four times as many when nothing else changed."""
     most_fragments: int = Field(500_000, ge=1000, validation_alias="DANGOL_RECOMMEND_MOST_FRAGMENTS")
     """Most fragments in the refresher's memory; beyond, it learns from a sample of the customers."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import combinations
-from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -22,15 +21,15 @@ EXACT = Parameters(tolerance=0.0)
 EPOCH_US = 1_577_836_800_000_000
 START_US = 1_790_000_000_000_000
 
-Sums = dict[tuple[UUID, str], tuple[int, int]]
+Sums = dict[tuple[bytes, str], tuple[int, int]]
 """Weight and last time by fragment and item."""
 
 
-def fragment(number: int) -> UUID:
-    return UUID(int=random.Random(number).getrandbits(128))
+def fragment(number: int) -> bytes:
+    return random.Random(number).randbytes(16)
 
 
-def changes(rows: Sequence[tuple[UUID, str, int, int]]) -> Changes:
+def changes(rows: Sequence[tuple[bytes, str, int, int]]) -> Changes:
     fragments, items, weights, times = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Changes(fragments, [ItemId(item) for item in items], weights, times)
 
@@ -46,18 +45,18 @@ def drained(model: Model, known: dict[str, Neighbourhood], at_once: int = 1000) 
     return {item: each for item, each in known.items() if each.popularity is not None}
 
 
-def worked_out(sums: Sums, customer_of: Mapping[UUID, UUID], parameters: Parameters) -> dict[str, Neighbourhood]:
+def worked_out(sums: Sums, customer_of: Mapping[bytes, bytes], parameters: Parameters) -> dict[str, Neighbourhood]:
     """The definition, word for word, with nothing but dictionaries."""
-    by_fragment: dict[UUID, dict[str, tuple[int, int]]] = {}
+    by_fragment: dict[bytes, dict[str, tuple[int, int]]] = {}
     for (owner, item), row in sums.items():
         by_fragment.setdefault(owner, {})[item] = row
-    histories: dict[UUID, dict[str, tuple[int, int]]] = {}
+    histories: dict[bytes, dict[str, tuple[int, int]]] = {}
     for owner, rows in by_fragment.items():
         history = histories.setdefault(customer_of.get(owner, owner), {})
         for item, (weight, time_us) in latest(rows, parameters.most_items).items():
             known = history.get(item, (0, time_us))
             history[item] = (known[0] + weight, max(known[1], time_us))
-    interest: dict[UUID, dict[str, float]] = {}
+    interest: dict[bytes, dict[str, float]] = {}
     for customer, history in histories.items():
         liked = {item: row for item, row in latest(history, parameters.most_items).items() if row[0] > 0}
         for item, (weight, time_us) in liked.items():
@@ -73,7 +72,7 @@ def latest(rows: Mapping[str, tuple[int, int]], most: int) -> dict[str, tuple[in
     return {item: rows[item] for item in sorted(rows, key=order)[:most]}
 
 
-def neighbourhoods(interest: Mapping[UUID, Mapping[str, float]], parameters: Parameters) -> dict[str, Neighbourhood]:
+def neighbourhoods(interest: Mapping[bytes, Mapping[str, float]], parameters: Parameters) -> dict[str, Neighbourhood]:
     squares: dict[str, float] = {}
     dots: dict[tuple[str, str], list[float]] = {}
     for row in interest.values():
@@ -119,12 +118,12 @@ MOVES = st.dictionaries(st.integers(0, 5), st.integers(0, 5), max_size=4)
 
 def followed(
     acts: Sequence[tuple[int, str, int, int]], moves: Mapping[int, int], parameters: Parameters, chance: random.Random
-) -> tuple[dict[str, Neighbourhood], Sums, dict[UUID, UUID]]:
+) -> tuple[dict[str, Neighbourhood], Sums, dict[bytes, bytes]]:
     """Let a model follow acts and moves in batches of any size, refreshed now and then."""
     model, known, sums = Model(parameters, 10**6), dict[str, Neighbourhood](), Sums()
     waiting: list[object] = [*acts, *({who: whom} for who, whom in moves.items())]
     chance.shuffle(waiting)
-    customer_of: dict[UUID, UUID] = {}
+    customer_of: dict[bytes, bytes] = {}
     while waiting:
         batch, waiting = waiting[: (count := chance.randint(1, 9))], waiting[count:]
         rows = []

@@ -9,12 +9,12 @@ whatever the order and the batching of the changes, the same histories come out.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svc_recommend.domain import packed
+from svc_recommend.domain.customers import CustomerKey, FragmentKey
 from svc_recommend.domain.items import ItemId
 
 
@@ -22,7 +22,7 @@ from svc_recommend.domain.items import ItemId
 class Changes:
     """Sums of fragments and items after they changed, as columns, in the order in which they changed."""
 
-    fragment_ids: Sequence[UUID]
+    fragment_ids: Sequence[FragmentKey]
     item_ids: Sequence[ItemId]
     weights: Sequence[int]
     """In thousandths."""
@@ -67,24 +67,24 @@ class Histories:
     def __init__(self, numbering: Numbering, most_items: int) -> None:
         self._numbering = numbering
         self._most_items = most_items
-        self._packed: dict[UUID, bytes] = {}
-        self._customer_of: dict[UUID, UUID] = {}
-        self._members: dict[UUID, set[UUID]] = {}
+        self._packed: dict[FragmentKey, bytes] = {}
+        self._customer_of: dict[FragmentKey, CustomerKey] = {}
+        self._members: dict[CustomerKey, set[FragmentKey]] = {}
 
     def __len__(self) -> int:
         return len(self._packed)
 
-    def __contains__(self, fragment_id: UUID) -> bool:
+    def __contains__(self, fragment_id: FragmentKey) -> bool:
         return fragment_id in self._packed
 
-    def __iter__(self) -> Iterator[UUID]:
+    def __iter__(self) -> Iterator[FragmentKey]:
         return iter(self._packed)
 
-    def customer_of(self, fragment_id: UUID) -> UUID:
+    def customer_of(self, fragment_id: FragmentKey) -> CustomerKey:
         """Return the customer that a fragment belongs to: itself, unless it was placed elsewhere."""
         return self._customer_of.get(fragment_id, fragment_id)
 
-    def place(self, fragment_id: UUID, customer_id: UUID) -> None:
+    def place(self, fragment_id: FragmentKey, customer_id: CustomerKey) -> None:
         """Let a fragment belong to a customer from now on."""
         self._leave(fragment_id)
         if customer_id != fragment_id:
@@ -93,12 +93,12 @@ class Histories:
             self._members[customer_id] = set() if customer_id in self._customer_of else {customer_id}
         self._members[customer_id].add(fragment_id)
 
-    def forget(self, fragment_id: UUID) -> None:
+    def forget(self, fragment_id: FragmentKey) -> None:
         """Let go of a fragment."""
         self._packed.pop(fragment_id, None)
         self._leave(fragment_id)
 
-    def _leave(self, fragment_id: UUID) -> None:
+    def _leave(self, fragment_id: FragmentKey) -> None:
         customer_id = self._customer_of.pop(fragment_id, fragment_id)
         members = self._members.get(customer_id)
         if members is not None:
@@ -106,7 +106,7 @@ class Histories:
             if not members:
                 del self._members[customer_id]
 
-    def put(self, changes: Changes) -> set[UUID]:
+    def put(self, changes: Changes) -> set[CustomerKey]:
         """Take over sums, later ones over earlier ones; return the customers whose histories changed."""
         position = {fragment_id: number for number, fragment_id in enumerate(dict.fromkeys(changes.fragment_ids))}
         known_owners, known = packed.unpack([self._packed.get(fragment_id, b"") for fragment_id in position])
@@ -120,13 +120,13 @@ class Histories:
         self._packed.update(zip(position, packed.pack(owners, rows, len(position)), strict=True))
         return {self.customer_of(fragment_id) for fragment_id in position}
 
-    def of(self, customer_ids: Sequence[UUID]) -> tuple[packed.Owners, packed.Rows]:
+    def of(self, customer_ids: Sequence[CustomerKey]) -> tuple[packed.Owners, packed.Rows]:
         """Return the latest items of customers over all their fragments, each once, whatever its weight."""
         pieces = [self._of_one(customer_id) for customer_id in customer_ids]
         owners, rows = packed.summed(*packed.unpack(pieces))
         return packed.latest(owners, rows, self._most_items, self._numbering.ranks)
 
-    def _of_one(self, customer_id: UUID) -> bytes:
+    def _of_one(self, customer_id: CustomerKey) -> bytes:
         members = self._members.get(customer_id)
         if members is None:
             return b"" if customer_id in self._customer_of else self._packed.get(customer_id, b"")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from svc_recommend.domain.customers import FragmentKey
 from svc_recommend.domain.items import MAX_ID_LENGTH, ItemId
 
 THOUSANDTHS = 1000
@@ -74,16 +75,22 @@ class Interactions:
     def add(self, kind: Kind, weight: int, time_us: int) -> None:
         """Add one event."""
         self.weights[kind] += weight
-        self.first_time_us = min(self.first_time_us, time_us)
-        self.last_time_us = max(self.last_time_us, time_us)
-        if weight > 0 and kind is Kind.VIEWED:
+        if time_us < self.first_time_us:
+            self.first_time_us = time_us
+        elif time_us > self.last_time_us:
+            self.last_time_us = time_us
+        if weight > 0 and kind is _VIEWED:
             self.viewed_time_us = _later(self.viewed_time_us, time_us)
-        elif weight > 0 and kind is Kind.BOUGHT:
+        elif weight > 0 and kind is _BOUGHT:
             self.bought_time_us = _later(self.bought_time_us, time_us)
 
 
 def _later(known: int | None, time_us: int) -> int:
     return time_us if known is None else max(known, time_us)
+
+
+_VIEWED, _BOUGHT, _RATED = Kind.VIEWED, Kind.BOUGHT, Kind.RATED
+"""Looked up once: an attribute of an enumeration costs as much as a sum."""
 
 
 class Learner:
@@ -93,20 +100,20 @@ class Learner:
         self._weights = {
             name: (given.kind, round(given.weight * THOUSANDTHS)) for name, given in weights.items() if given.weight
         }
-        self.learnt: dict[tuple[bytes, ItemId], Interactions] = {}
+        self.learnt: dict[tuple[FragmentKey, ItemId], Interactions] = {}
 
     def heeds(self, event_name: str) -> bool:
         """Tell whether events of this name teach anything."""
         return event_name in self._weights
 
-    def learn(self, fragment_id: bytes, event_name: str, properties: bytes, time_us: int) -> None:
+    def learn(self, fragment_id: FragmentKey, event_name: str, properties: bytes, time_us: int) -> None:
         """Add one event of a name that is heeded; properties that cannot be read teach nothing."""
         kind, weight = self._weights[event_name]
         for item_id, rating in read_properties(properties):
             summed = self.learnt.get((fragment_id, item_id))
             if summed is None:
                 summed = self.learnt[fragment_id, item_id] = Interactions([0, 0, 0, 0], time_us, time_us)
-            summed.add(kind, weight if kind is not Kind.RATED else round(weight * rating), time_us)
+            summed.add(kind, weight if kind is not _RATED else round(weight * rating), time_us)
 
 
 class _Properties(msgspec.Struct):

@@ -4,12 +4,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svc_recommend.domain import packed
+from svc_recommend.domain.customers import CustomerKey
 from svc_recommend.domain.histories import Histories
 from svc_recommend.domain.interactions import THOUSANDTHS
 
@@ -46,7 +46,7 @@ class Interests:
         self._histories = histories
         self._half_life_us = half_life_days * DAY_US
         self._era: int | None = None
-        self._number_of: dict[UUID, int] = {}
+        self._number_of: dict[CustomerKey, int] = {}
         self._keys = np.zeros(1024, np.uint64)
         self._read_at = np.zeros(1024, np.int64)
         self._items: list[bytes] = []
@@ -60,7 +60,7 @@ class Interests:
         """Base-2 logarithm of what squares of interest were divided by, to stay within what a float can be."""
         return ERA_HALF_LIVES * (self._era or 0)
 
-    def reread(self, customer_ids: Sequence[UUID]) -> Numbers:
+    def reread(self, customer_ids: Sequence[CustomerKey]) -> Numbers:
         """Take over the histories of customers; return the items in them, now or before, as often as they occur."""
         self._readings += 1
         numbers = [self._number(customer_id) for customer_id in customer_ids]
@@ -81,7 +81,7 @@ class Interests:
         left = ~np.isin(old_keys, new_keys, assume_unique=True)
         return np.concatenate([items, old_items[left]])
 
-    def _interest_in(self, customer_ids: Sequence[UUID]) -> tuple[Positions, Numbers, Floats]:
+    def _interest_in(self, customer_ids: Sequence[CustomerKey]) -> tuple[Positions, Numbers, Floats]:
         owners, rows = self._histories.of(customer_ids)
         liked = rows["weight"] > 0
         owners, rows = owners[liked], rows[liked]
@@ -132,7 +132,7 @@ class Interests:
         order = np.lexsort((self._keys[column.customers], -column.interest))
         return np.sort(order[:most])
 
-    def _number(self, customer_id: UUID) -> int:
+    def _number(self, customer_id: CustomerKey) -> int:
         number = self._number_of.get(customer_id)
         if number is None:
             number = self._number_of[customer_id] = len(self._items)
@@ -141,5 +141,5 @@ class Interests:
             if number == len(self._keys):
                 self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
                 self._read_at = np.concatenate([self._read_at, np.zeros_like(self._read_at)])
-            self._keys[number] = int.from_bytes(customer_id.bytes[:8])
+            self._keys[number] = int.from_bytes(customer_id[:8])
         return number

@@ -2,10 +2,10 @@
 """All that is learnt from customers' histories, in the memory of the one process that works it out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from uuid import UUID
 
 import numpy as np
 
+from svc_recommend.domain.customers import CustomerKey, FragmentKey
 from svc_recommend.domain.histories import Changes, Histories, Numbering
 from svc_recommend.domain.neighbours import Neighbourhood, Neighbourhoods, Parameters
 
@@ -35,19 +35,19 @@ class Model:
         """Number of items whose neighbourhoods are due."""
         return self._neighbourhoods.due_count
 
-    def __contains__(self, fragment_id: UUID) -> bool:
+    def __contains__(self, fragment_id: FragmentKey) -> bool:
         return fragment_id in self._histories
 
-    def learns_from(self, fragment_id: UUID) -> bool:
+    def learns_from(self, fragment_id: FragmentKey) -> bool:
         """Tell whether the customer of a fragment is in the sample."""
         return self._is_sampled(self._histories.customer_of(fragment_id))
 
-    def _is_sampled(self, customer_id: UUID) -> bool:
-        return customer_id.int & ((1 << self._share_bits) - 1) == 0
+    def _is_sampled(self, customer_id: CustomerKey) -> bool:
+        return int.from_bytes(customer_id[8:]) & ((1 << self._share_bits) - 1) == 0
 
-    def place(self, customer_of: Mapping[UUID, UUID]) -> Iterator[None]:
+    def place(self, customer_of: Mapping[FragmentKey, CustomerKey]) -> Iterator[None]:
         """Let fragments belong to other customers, a step at a time."""
-        touched: set[UUID] = set()
+        touched: set[CustomerKey] = set()
         for fragment_id, customer_id in customer_of.items():
             before = self._histories.customer_of(fragment_id)
             if before == customer_id:
@@ -86,7 +86,7 @@ class Model:
             self._histories.forget(fragment_id)
         yield from self._reread(customers)
 
-    def _reread(self, customer_ids: Iterable[UUID]) -> Iterator[None]:
+    def _reread(self, customer_ids: Iterable[CustomerKey]) -> Iterator[None]:
         every = sorted(customer_ids)
         for start in range(0, len(every), _CUSTOMERS_AT_ONCE):
             self._neighbourhoods.reread(every[start : start + _CUSTOMERS_AT_ONCE])

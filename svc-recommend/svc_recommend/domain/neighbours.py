@@ -19,11 +19,11 @@ weaker evidence than two of a short one (Breese et al. 1998). The sum of v_i^2 i
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svc_recommend.domain.customers import CustomerKey
 from svc_recommend.domain.histories import Histories, Numbering
 from svc_recommend.domain.interests import Column, Floats, Interests, Positions
 from svc_recommend.domain.items import ItemId
@@ -100,7 +100,7 @@ class Neighbourhoods:
         """Number of items whose neighbourhoods are due."""
         return int(np.count_nonzero(self._due_since))
 
-    def reread(self, customer_ids: Sequence[UUID]) -> None:
+    def reread(self, customer_ids: Sequence[CustomerKey]) -> None:
         """Take over the histories of customers; every item in them, now or before, becomes due."""
         self._turn += 1
         self._make_room()

@@ -4,11 +4,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 from sqlalchemy import Row
 
+from svc_recommend.domain.customers import CustomerKey, FragmentKey
 from svc_recommend.domain.histories import Changes
 
 _TAKE = """
@@ -24,7 +25,7 @@ SELECT fragment_id, array_agg(item_id) AS item_ids, array_agg(last_time_us) AS l
 FROM interactions WHERE {condition} GROUP BY fragment_id ORDER BY fragment_id LIMIT :most
 """
 
-_NOBODY = UUID(int=0)
+_NOBODY = bytes(16)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Taken:
     """What changed since it was last taken."""
 
     changes: Changes
-    moved: frozenset[UUID]
+    moved: frozenset[FragmentKey]
     """Fragments that belong to another customer now."""
     row_count: int
 
@@ -54,42 +55,44 @@ class HistoryStore:
     async def take(self, most: int) -> Taken:
         """Take the oldest noted changes away."""
         rows = sorted(await self._tx.rows(_TAKE, most=most), key=lambda row: row.change_id)
-        moved = frozenset(fragment_id for row in rows for fragment_id in row.moved_fragment_ids)
+        moved = frozenset(fragment_id.bytes for row in rows for fragment_id in row.moved_fragment_ids)
         return Taken(_joined(rows), moved, len(rows))
 
     async def forget_changes(self) -> None:
         """Take all noted changes away, because everything is going to be read."""
         await self._tx.execute("DELETE FROM history_changes")
 
-    async def customers_of(self, fragment_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+    async def customers_of(self, fragment_ids: Sequence[FragmentKey]) -> Mapping[FragmentKey, CustomerKey]:
         """Return the customer of each fragment that was ever placed."""
         rows = await self._tx.rows(
             """
             SELECT fragment_id, profile_id FROM fragment_profiles
             WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
             """,
-            fragments=list(fragment_ids),
+            fragments=[UUID(each) for each in fragment_ids],
         )
-        return {row.fragment_id: row.profile_id for row in rows}
+        return {row.fragment_id.bytes: row.profile_id.bytes for row in rows}
 
-    async def whole(self, fragment_ids: Sequence[UUID]) -> Changes:
+    async def whole(self, fragment_ids: Sequence[FragmentKey]) -> Changes:
         """Return the whole histories of fragments."""
         condition = "fragment_id = ANY (CAST(:fragments AS uuid[]))"
         return _spread(
             await self._tx.rows(
-                _WHOLE.format(condition=condition), fragments=list(fragment_ids), most=len(fragment_ids)
+                _WHOLE.format(condition=condition),
+                fragments=[UUID(each) for each in fragment_ids],
+                most=len(fragment_ids),
             )
         )
 
-    async def page(self, after: UUID | None, most: int) -> Changes:
+    async def page(self, after: FragmentKey | None, most: int) -> Changes:
         """Return the whole histories of the next fragments by id."""
         condition = "fragment_id > :after" if after else "fragment_id >= :after"
-        return _spread(await self._tx.rows(_WHOLE.format(condition=condition), after=after or _NOBODY, most=most))
+        return _spread(await self._tx.rows(_WHOLE.format(condition=condition), after=UUID(after or _NOBODY), most=most))
 
 
 def _joined(rows: Sequence[Row[Any]]) -> Changes:
     return Changes(
-        [fragment_id for row in rows for fragment_id in row.fragment_ids],
+        [fragment_id.bytes for row in rows for fragment_id in row.fragment_ids],
         [item_id for row in rows for item_id in row.item_ids],
         [weight for row in rows for weight in row.weights],
         [time_us for row in rows for time_us in row.last_times_us],
@@ -98,7 +101,7 @@ def _joined(rows: Sequence[Row[Any]]) -> Changes:
 
 def _spread(rows: Sequence[Row[Any]]) -> Changes:
     return Changes(
-        [row.fragment_id for row in rows for _ in row.item_ids],
+        [fragment_id for row in rows for fragment_id in [row.fragment_id.bytes] * len(row.item_ids)],
         [item_id for row in rows for item_id in row.item_ids],
         [weight for row in rows for weight in row.weights],
         [time_us for row in rows for time_us in row.last_times_us],

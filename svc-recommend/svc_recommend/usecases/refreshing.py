@@ -4,11 +4,11 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from uuid import UUID
 
 from chassis.database import Database
 from chassis.ids import new_ulid
 
+from svc_recommend.domain.customers import FragmentKey
 from svc_recommend.domain.histories import Changes
 from svc_recommend.domain.model import Model
 from svc_recommend.domain.neighbours import Neighbourhood, Parameters
@@ -27,7 +27,7 @@ class Limits:
 
     change_rows: int = 500
     """Most transactions whose changes are taken over in one run."""
-    items: int = 100
+    items: int = 50
     """Most neighbourhoods that are worked out in one run; four times as many when nothing else changed."""
     fragments: int = 500_000
     """Most fragments in memory; beyond, half of the customers are learnt from, then a quarter, and so on."""
@@ -100,7 +100,7 @@ class Refresher:
                 histories = await HistoryStore(tx).whole(joined)
             await _in_steps(model.put(histories))
 
-    async def _learn(self, model: Model, changes: Changes, unplaced: Set[UUID]) -> None:
+    async def _learn(self, model: Model, changes: Changes, unplaced: Set[FragmentKey]) -> None:
         if unplaced:
             async with self._database.snapshot() as tx:
                 customer_of = await HistoryStore(tx).customers_of(list(unplaced))
