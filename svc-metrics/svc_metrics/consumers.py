@@ -10,7 +10,7 @@ import pyarrow as pa
 from chassis.streams import RESOLVED, Delivery, StreamSubscription
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1.profile_pb2 import FragmentsRemapped
-from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted
+from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved
 
 from svc_metrics import domain, usecases, wire
 from svc_metrics.usecases import Stores
@@ -59,6 +59,10 @@ class Hearing:
         """Keep who is in which segment."""
         await usecases.change_memberships(self._stores, wire.memberships_of(d.message for d in deliveries))
 
+    async def on_segment_saved(self, deliveries: Sequence[Delivery[SegmentSaved]]) -> None:
+        """Know segments by name, also those that nobody is in."""
+        await usecases.name_segments(self._stores, wire.segment_names_of(d.message for d in deliveries))
+
     async def on_segment_deleted(self, deliveries: Sequence[Delivery[SegmentDeleted]]) -> None:
         """Let segments be unknown."""
         await usecases.forget_segments(self._stores, [(d.message.segment_id, d.message.name) for d in deliveries])
@@ -69,6 +73,7 @@ class Hearing:
             StreamSubscription(EventBatch, self.on_events_resolved, RESOLVED, batch_messages=BATCH_MESSAGES),
             StreamSubscription(FragmentsRemapped, self.on_fragments_remapped, batch_messages=64),
             StreamSubscription(MembershipsChanged, self.on_memberships_changed, batch_messages=64),
+            StreamSubscription(SegmentSaved, self.on_segment_saved),
             StreamSubscription(SegmentDeleted, self.on_segment_deleted),
         )
 

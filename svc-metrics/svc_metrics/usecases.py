@@ -62,6 +62,11 @@ async def change_memberships(stores: Stores, memberships: Sequence[Membership]) 
         await stores.people.learn_memberships(memberships)
 
 
+async def name_segments(stores: Stores, segments: Sequence[tuple[str, str, int]]) -> None:
+    """Keep what segments are called: id, name, time of saving in microseconds."""
+    await stores.people.name_segments(segments)
+
+
 async def forget_segments(stores: Stores, segments: Sequence[tuple[str, str]]) -> None:
     """Let deleted segments be unknown."""
     await stores.people.forget_segments(segments)

@@ -18,7 +18,7 @@ from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.profile.v1.profile_pb2 import FragmentsRemapped
-from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged
+from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentSaved
 from google.protobuf.struct_pb2 import Struct
 
 from svc_metrics import domain
@@ -126,6 +126,11 @@ def _mapping(fragment_id: bytes, profile_id: bytes, revision: int) -> domain.Map
         ProfileId(_uuid("profile_id", profile_id)),
         _revision(revision),
     )
+
+
+def segment_names_of(messages: Iterable[SegmentSaved]) -> list[tuple[str, str, int]]:
+    """Unpack what segments are called: id, name, time of saving in microseconds."""
+    return [(m.segment_id, m.name, m.saved_time.ToMicroseconds()) for m in messages]
 
 
 def memberships_of(messages: Iterable[MembershipsChanged]) -> list[domain.Membership]:

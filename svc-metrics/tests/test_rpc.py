@@ -15,8 +15,9 @@ from dangol.events.v1.events_pb2 import EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceStub
 from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
-from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted
+from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted, SegmentSaved
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -140,6 +141,19 @@ async def test_a_segment_is_asked_for_by_name_until_it_is_deleted(service: Runni
     await service.deliver(SegmentDeleted(segment_id="seg_loyal", name="loyal"))
     assert (await refusal(lambda: stub.QueryKpis(kpis)))[0] == grpc.StatusCode.NOT_FOUND
     assert (await refusal(lambda: stub.QueryFunnel(funnel)))[0] == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_segment_that_nobody_is_in_is_known_by_its_latest_name(service: RunningService) -> None:
+    """Zero customers are an answer; whatever the order in which its names are heard, the latest holds."""
+    for name, second in (("renamed", 2), ("first", 1)):
+        await service.deliver(
+            SegmentSaved(segment_id="seg_empty", name=name, rule_version=1, saved_time=Timestamp(seconds=second))
+        )
+    stub = service.stub(MetricsServiceStub)
+    answer = await stub.QueryKpis(pb.QueryKpisRequest(start_date=DAY, end_date=DAY, segment="renamed"))
+    assert answer.total.active_customers == 0
+    old = pb.QueryKpisRequest(start_date=DAY, end_date=DAY, segment="first")
+    assert (await refusal(lambda: stub.QueryKpis(old)))[0] == grpc.StatusCode.NOT_FOUND
 
 
 async def test_two_customers_who_turn_out_to_be_one_count_once(service: RunningService) -> None:

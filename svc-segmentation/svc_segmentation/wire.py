@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from chassis.clock import to_timestamp
 from chassis.errors import Invalid
 from chassis.events import counted_name, json_object, moves_money, order_amount
@@ -24,7 +25,7 @@ MAX_CHANGES = 1_000
 
 _CHANGEABLE = ("name", "description", "rule")
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
-_MOST = Decimal(10) ** 13
+_MOST = 10**13
 _EXACT = Decimal("0.0001")
 
 
@@ -35,6 +36,10 @@ class EventReader:
         self._properties = sorted(properties)
         named = b"|".join(re.escape(name.encode()) for name in self._properties)
         self._carries = re.compile(b'"(?:' + named + b')"').search
+        fields = [(f"p{number}", Any, None) for number in range(len(self._properties))]
+        renamed = {f"p{number}": name for number, name in enumerate(self._properties)}
+        # Decodes what is summed, and skips over the rest.
+        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Summed", fields, rename=renamed))
 
     def read(self, batches: Iterable[events_pb2.EventBatch]) -> Behaviour:
         """Return what some batches say, by fragment."""
@@ -45,40 +50,54 @@ class EventReader:
         return behaviour
 
     def _add(self, event: events_pb2.Event, behaviour: Behaviour) -> None:
-        fragment, time_us = event.fragment_id, clamped(event.time_us)
-        if len(fragment) != 16 or len(event.profile_id) != 16:
+        fragment, profile, time_us, properties = (
+            event.fragment_id,
+            event.profile_id,
+            clamped(event.time_us),
+            event.properties,
+        )
+        if len(fragment) != 16 or len(profile) != 16:
             raise Invalid.field("events.fragment_id", "a resolved event has a fragment and a profile of 16 bytes")
-        day = behaviour.happened(fragment, event_key(counted_name(event)), time_us)
-        behaviour.belongs(fragment, event.mapping_revision, event.profile_id)
-        properties = event.properties
-        if (properties and self._carries(properties)) or moves_money(event):
-            day.amounts += self._amounts(event, time_us)
+        carries = properties and self._carries(properties)
+        amounts = self._amounts(event, properties, time_us) if carries else ()
+        behaviour.happened(fragment, event_key(counted_name(event)), time_us, amounts)
+        behaviour.belongs(fragment, event.mapping_revision, profile)
         if event.type == _IDENTIFY and event.traits:
             traits = storable(json_object(event.traits))
             behaviour.stated(fragment, traits, time_us, tie_break(event.source, event.message_id))
 
-    def _amounts(self, event: events_pb2.Event, time_us: int) -> Iterator[Amount]:
-        properties = json_object(event.properties)
-        moved = order_amount(event.name, properties) if moves_money(event) else None
-        if moved is not None and moved.value:
+    def _amounts(self, event: events_pb2.Event, properties: bytes, time_us: int) -> list[Amount]:
+        amounts: list[Amount] = []
+        order = moves_money(event)
+        if order and (moved := order_amount(event.name, json_object(properties))):
             # What was refunded is summed under the refund, so it is no less than 0.
-            yield Amount("revenue", time_us, abs(moved.value))
-            yield Amount(f"revenue.{moved.currency}", time_us, abs(moved.value))
-        for name in self._properties:
-            value = _number(properties.get(name))
-            if value and not (moved is not None and name == "revenue"):
-                yield Amount(name, time_us, value)
+            value = str(abs(moved.value))
+            amounts = [("revenue", time_us, value), (f"revenue.{moved.currency}", time_us, value)]
+        for name, carried in zip(self._properties, self._summed(properties), strict=True):
+            if carried is not None and not (order and name == "revenue") and (text := _number(carried)):
+                amounts.append((name, time_us, text))
+        return amounts
+
+    def _summed(self, properties: bytes) -> tuple[Any, ...]:
+        try:
+            return msgspec.structs.astuple(self._decoder.decode(properties))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return (None,) * len(self._properties)
 
 
-def _number(value: Any) -> Decimal | None:
-    """Read a number, also from a text; None when it is none, or absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
+def _number(value: Any) -> str:
+    """Read a number, also from a text, with at most four decimals; empty when it is none, absurd, or 0."""
+    kind = type(value)
+    if kind is float or kind is int:
+        rounded = round(value, 4)
+        return repr(rounded) if rounded and -_MOST < rounded < _MOST else ""
+    if kind is not str:
+        return ""
     try:
-        number = Decimal(str(value).strip())
-        return number.quantize(_EXACT) if number.is_finite() and abs(number) < _MOST else None
+        number = Decimal(value.strip())
+        return str(number.quantize(_EXACT)) if number.is_finite() and number and abs(number) < _MOST else ""
     except ArithmeticError:
-        return None
+        return ""
 
 
 def read_mappings(messages: Iterable[FragmentsRemapped]) -> tuple[list[UUID], list[UUID], list[int]]:
@@ -202,6 +221,16 @@ def memberships_changed(changes: Sequence[Change], moment: datetime) -> Iterator
                 for change in changes[start : start + MAX_CHANGES]
             ]
         )
+
+
+def segment_saved(segment: Segment) -> pb.SegmentSaved:
+    """Announce that a segment is new or different."""
+    return pb.SegmentSaved(
+        segment_id=segment.segment_id,
+        name=segment.name,
+        rule_version=segment.rule_version,
+        saved_time=to_timestamp(segment.updated_time),
+    )
 
 
 def segment_deleted(segment: Segment) -> pb.SegmentDeleted:

@@ -286,6 +286,16 @@ async def test_segments_may_build_on_segments(shop: Shop) -> None:
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
+async def test_a_segment_is_announced_when_it_is_saved(shop: Shop) -> None:
+    """Others know it by name before anybody is in it, and hear of a new name."""
+    made = await shop.create("nobody-yet", "count('Never') > 0")
+    renamed = pb.Segment(segment_id=made.segment_id, name="nobody-still")
+    await shop.stub.UpdateSegment(pb.UpdateSegmentRequest(segment=renamed, update_mask=FieldMask(paths=["name"])))
+    await shop.service.settled()
+    saved = [m for m in await shop.service.published(pb.SegmentSaved) if m.segment_id == made.segment_id]
+    assert [message.name for message in saved] == ["nobody-yet", "nobody-still"]
+
+
 async def test_a_deleted_segment_is_gone_with_its_members(shop: Shop) -> None:
     """The name is free again, and nobody is a member of it."""
     await shop.hear(track("ana", "Visited"))

@@ -100,6 +100,11 @@ class PeopleStore:
             [(m.segment_id, m.segment_name, False, max(m.change_time_us, 0)) for m in latest.values()]
         )
 
+    async def name_segments(self, segments: Iterable[tuple[str, str, int]]) -> None:
+        """Keep what segments are called: id, name, time of saving; of two names the later one holds."""
+        latest = {segment[0]: segment for segment in sorted(segments, key=lambda segment: segment[2])}
+        await self._put_segments([(i, name, False, max(time_us, 0)) for i, name, time_us in latest.values()])
+
     async def forget_segments(self, segments: Iterable[tuple[str, str]]) -> None:
         """Let deleted segments, id and name, be unknown from now on."""
         await self._put_segments([(segment_id, name, True, _NEVER_REVIVED) for segment_id, name in segments])

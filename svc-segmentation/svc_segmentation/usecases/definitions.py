@@ -47,6 +47,7 @@ class Definitions:
         )
         _check_references(segment.name, rule, rule_set, RULE_FIELD)
         await segments.add(segment, request_id=request_id)
+        tx.publish(wire.segment_saved(segment))
         return segment
 
     async def update(self, tx: Transaction, segment_id: str, draft: Draft, *, now: datetime) -> Segment:
@@ -70,6 +71,7 @@ class Definitions:
             _check_references(before.name, rule, rule_set, RULE_FIELD)
         after = replace(after, updated_time=now)
         await segments.change(after)
+        tx.publish(wire.segment_saved(after))
         return after
 
     async def delete(self, tx: Transaction, segment_id: str) -> None:

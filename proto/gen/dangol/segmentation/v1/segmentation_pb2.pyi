@@ -618,6 +618,42 @@ class MembershipsChanged(_message.Message):
 Global___MembershipsChanged: _TypeAlias = MembershipsChanged  # noqa: Y015
 
 @_typing.final
+class SegmentSaved(_message.Message):
+    """Announced when a segment was created, or its name, description or rule changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RULE_VERSION_FIELD_NUMBER: _builtins.int
+    SAVED_TIME_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """`seg_…`."""
+    name: _builtins.str
+    """Name of the segment from now on."""
+    rule_version: _builtins.int
+    """Version of its rule."""
+    @_builtins.property
+    def saved_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was saved; of two announcements of a segment the later one holds."""
+
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        rule_version: _builtins.int = ...,
+        saved_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["saved_time", b"saved_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rule_version", b"rule_version", "saved_time", b"saved_time", "segment_id", b"segment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentSaved: _TypeAlias = SegmentSaved  # noqa: Y015
+
+@_typing.final
 class SegmentDeleted(_message.Message):
     """Announced when a segment was deleted, with all its memberships."""
 
