@@ -18,8 +18,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from svc_recommend.domain.customers import Placement
 from svc_recommend.domain.interactions import Learner
 from svc_recommend.domain.items import Item, ItemId
-from svc_recommend.domain.neighbours import Neighbour
-from svc_recommend.domain.ranking import Recommendation, Slate
+from svc_recommend.domain.ranking import Recommendation, Similar, Slate
 from svc_recommend.domain.reasons import ReasonType
 
 _TRACK = events_pb2.EVENT_TYPE_TRACK
@@ -153,16 +152,16 @@ def _recommendation_to_proto(recommendation: Recommendation) -> pb.Recommendatio
     )
 
 
-def similar_to_proto(found: Iterable[tuple[Item, Neighbour]]) -> list[pb.SimilarItem]:
+def similar_to_proto(found: Iterable[Similar]) -> list[pb.SimilarItem]:
     """Write the items close to another."""
     return [
         pb.SimilarItem(
-            item_id=item.item_id,
-            title=item.title,
-            similarity=neighbour.similarity,
-            customer_count=neighbour.customer_count,
+            item_id=each.item.item_id,
+            title=each.item.title,
+            similarity=each.similarity,
+            customer_count=each.customer_count,
         )
-        for item, neighbour in found
+        for each in found
     ]
 
 

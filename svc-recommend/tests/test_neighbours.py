@@ -15,7 +15,7 @@ from svc_recommend.domain.histories import Changes
 from svc_recommend.domain.interests import DAY_US
 from svc_recommend.domain.items import ItemId
 from svc_recommend.domain.model import Model
-from svc_recommend.domain.neighbours import Neighbour, Neighbourhood, Parameters
+from svc_recommend.domain.neighbours import Neighbourhood, Parameters
 
 EXACT = Parameters(tolerance=0.0)
 EPOCH_US = 1_577_836_800_000_000
@@ -80,32 +80,39 @@ def neighbourhoods(interest: Mapping[bytes, Mapping[str, float]], parameters: Pa
             squares[item] = squares.get(item, 0) + value * value
         for one, other in combinations(sorted(row), 2):
             dots.setdefault((one, other), []).append(row[one] * row[other])
-    close: dict[str, list[Neighbour]] = {item: [] for item in squares}
+    close: dict[str, list[tuple[float, ItemId, int]]] = {item: [] for item in squares}
     for (one, other), products in dots.items():
         cosine = sum(products) / math.sqrt(squares[one]) / math.sqrt(squares[other])
         similarity = round(min(cosine, 1) * len(products) / (len(products) + parameters.shrinkage), 6)
-        close[one].append(Neighbour(ItemId(other), similarity, len(products)))
-        close[other].append(Neighbour(ItemId(one), similarity, len(products)))
-    return {
-        item: Neighbourhood(
+        close[one].append((-similarity, ItemId(other), len(products)))
+        close[other].append((-similarity, ItemId(one), len(products)))
+    found = {}
+    for item, near in close.items():
+        closest = sorted(near)[: parameters.most_neighbours]
+        found[item] = Neighbourhood(
             ItemId(item),
             math.log2(squares[item]),
-            tuple(sorted(near, key=lambda n: (-n.similarity, n.item_id))[: parameters.most_neighbours]),
+            [other for _, other, _ in closest],
+            [-negative for negative, _, _ in closest],
+            [count for *_, count in closest],
         )
-        for item, near in close.items()
-    }
+    return found
 
 
 def assert_same(found: Mapping[str, Neighbourhood], expected: Mapping[str, Neighbourhood]) -> None:
     assert found.keys() == expected.keys()
     for item, neighbourhood in expected.items():
         assert found[item].popularity == pytest.approx(neighbourhood.popularity, abs=2e-6)
-        counts = {near.item_id: near.customer_count for near in neighbourhood.neighbours}
-        similarities = {near.item_id: near.similarity for near in neighbourhood.neighbours}
-        assert {near.item_id: near.customer_count for near in found[item].neighbours} == counts
-        assert {near.item_id: near.similarity for near in found[item].neighbours} == pytest.approx(
-            similarities, abs=2e-6
-        )
+        assert counts(found[item]) == counts(neighbourhood)
+        assert similarities(found[item]) == pytest.approx(similarities(neighbourhood), abs=2e-6)
+
+
+def counts(neighbourhood: Neighbourhood) -> dict[str, int]:
+    return dict(zip(neighbourhood.neighbour_ids, neighbourhood.customer_counts, strict=True))
+
+
+def similarities(neighbourhood: Neighbourhood) -> dict[str, float]:
+    return dict(zip(neighbourhood.neighbour_ids, neighbourhood.similarities, strict=True))
 
 
 ACTS = st.lists(
@@ -180,7 +187,7 @@ def test_decades_apart_is_no_overflow() -> None:
     run(model.put(changes([(fragment(n), item, 1000, long_ago) for n in range(3) for item in "ab"])))
     run(model.put(changes([(fragment(n), item, 1000, now) for n in range(3, 6) for item in "cd"])))
     found = drained(model, {})
-    assert {item: [near.item_id for near in each.neighbours] for item, each in found.items()} == {
+    assert {item: list(each.neighbour_ids) for item, each in found.items()} == {
         "a": ["b"], "b": ["a"], "c": ["d"], "d": ["c"]
     }  # fmt: skip
 
@@ -192,9 +199,9 @@ def test_many_customers_of_an_item_are_judged_by_those_with_most_interest() -> N
     rows = [(fragment(n), item, 1000, START_US) for n in range(400) for item in ("hot", f"with-{n % 2}")]
     run(model.put(changes(rows)))
     found = drained(model, {})
-    counts = {near.item_id: near.customer_count for near in found["hot"].neighbours}
-    assert sum(counts.values()) == pytest.approx(400, abs=2)
-    assert counts[ItemId("with-0")] == pytest.approx(200, abs=80)
+    with_hot = counts(found["hot"])
+    assert sum(with_hot.values()) == pytest.approx(400, abs=2)
+    assert with_hot["with-0"] == pytest.approx(200, abs=80)
 
 
 def test_too_many_customers_are_judged_by_a_sample() -> None:
@@ -205,21 +212,18 @@ def test_too_many_customers_are_judged_by_a_sample() -> None:
         run(model.put(changes(rows[start : start + 100])))
     assert model.share == 0.25
     found = drained(model, {})
-    counts = {near.item_id: near.customer_count for near in found["hot"].neighbours}
-    assert sum(counts.values()) == pytest.approx(1000, abs=200)
+    with_hot = counts(found["hot"])
+    assert sum(with_hot.values()) == pytest.approx(1000, abs=200)
 
 
 def test_an_item_that_everybody_gave_back_has_no_neighbours() -> None:
     model = Model(EXACT, 10**6)
     run(model.put(changes([(fragment(1), "a", 1000, START_US), (fragment(1), "b", 1000, START_US)])))
-    assert drained(model, {})["a"].neighbours
+    assert drained(model, {})["a"].neighbour_ids
     run(model.put(changes([(fragment(1), "b", 0, START_US)])))
     found = {each.item_id: each for each in model.refresh(10)}
-    assert (found[ItemId("a")].neighbours, found[ItemId("b")].neighbours, found[ItemId("b")].popularity) == (
-        (),
-        (),
-        None,
-    )
+    assert [list(found[ItemId(item)].neighbour_ids) for item in "ab"] == [[], []]
+    assert found[ItemId("b")].popularity is None
 
 
 def test_what_changed_most_comes_first_and_nobody_waits_for_ever() -> None:

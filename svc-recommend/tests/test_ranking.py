@@ -3,7 +3,7 @@
 
 import pytest
 from svc_recommend.domain.items import Item, ItemId
-from svc_recommend.domain.neighbours import Neighbour, Neighbourhood
+from svc_recommend.domain.neighbours import Neighbourhood
 from svc_recommend.domain.ranking import Deed, Slate, Taste, recommend, similar
 from svc_recommend.domain.reasons import ReasonType
 from svc_recommend.domain.shelf import Shelf
@@ -17,8 +17,8 @@ def item(item_id: str, *categories: str, hidden: bool = False) -> Item:
 
 
 def near(item_id: str, popularity: float | None = 0.0, **similarities: float) -> Neighbourhood:
-    neighbours = tuple(Neighbour(ItemId(other), value, 3) for other, value in similarities.items())
-    return Neighbourhood(ItemId(item_id), popularity, neighbours)
+    ids = [ItemId(other) for other in similarities]
+    return Neighbourhood(ItemId(item_id), popularity, ids, list(similarities.values()), [3] * len(ids))
 
 
 def did(item_id: str, weight: int = 1000, day: int = 0, *, bought: bool = False) -> Deed:
@@ -144,7 +144,7 @@ def test_hidden_and_deleted_items_are_not_recommended_but_what_was_learnt_is_use
     slate = recommend(shelf, [did("a")], 10, "", PLAIN)
     assert ids(slate) == ["c", "e"]
     assert slate.recommendations[0].source == item("a", hidden=True)
-    assert [each.item_id for each, _ in similar(shelf, ItemId("a"), 10)] == ["c"]
+    assert [each.item.item_id for each in similar(shelf, ItemId("a"), 10)] == ["c"]
 
 
 def test_an_item_that_the_catalogue_does_not_know_leads_to_nothing_until_it_does() -> None:
@@ -178,7 +178,7 @@ def test_the_answer_does_not_hang_on_the_order_in_which_things_were_learnt(shelf
 def test_a_new_neighbourhood_replaces_the_old_one(shelf: Shelf) -> None:
     shelf.put_neighbourhoods([near("a", 5.0, e=0.7)])
     shelf.arrange()
-    assert [each.item_id for each, _ in similar(shelf, ItemId("a"), 10)] == ["e"]
+    assert [each.item.item_id for each in similar(shelf, ItemId("a"), 10)] == ["e"]
     shelf.put_neighbourhoods([near("a", None)])
     shelf.arrange()
     assert similar(shelf, ItemId("a"), 10) == []

@@ -54,25 +54,17 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An item close to another."""
-
-    item_id: ItemId
-    similarity: float
-    """From 0 to 1."""
-    customer_count: int
-    """Customers who dealt with both."""
-
-
-@dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """An item, how popular it is, and the items close to it."""
+    """An item, how popular it is, and the items close to it as columns, closest first, ties by id."""
 
     item_id: ItemId
-    popularity: float | None
+    popularity: float | None = None
     """Base-2 logarithm, comparable between items and over time; None when nobody is interested."""
-    neighbours: tuple[Neighbour, ...]
-    """Closest first; ties by id."""
+    neighbour_ids: Sequence[ItemId] = ()
+    similarities: Sequence[float] = ()
+    """From 0 to 1."""
+    customer_counts: Sequence[int] = ()
+    """Customers who dealt with both."""
 
 
 class Neighbourhoods:
@@ -169,8 +161,14 @@ class Neighbourhoods:
         companions, dots, counts = companions[known], dots[known], counts[known]
         cosine = dots / (np.sqrt(self._squares[companions]) * math.sqrt(squares or 1.0))
         shrunk = np.minimum(cosine, 1.0) * counts / (counts + self._parameters.shrinkage)
-        neighbours = self._closest(companions, np.round(shrunk, DIGITS), counts)
-        return Neighbourhood(self._numbering.ids[item], popularity, neighbours)
+        closest = self._closest(companions, np.round(shrunk, DIGITS), counts)
+        return Neighbourhood(
+            self._numbering.ids[item],
+            popularity,
+            [item_id for _, item_id, _ in closest],
+            [-negative for negative, _, _ in closest],
+            [max(1, round(count)) for _, _, count in closest],
+        )
 
     def _companions(self, item: int, column: Column) -> tuple[Positions, Floats, Floats]:
         """Return the items that the customers of an item dealt with, the products of interest, and how many did."""
@@ -194,16 +192,11 @@ class Neighbourhoods:
             self._announced[item] = self._squares[item]
             self._make_due(companions)
 
-    def _closest(self, companions: Positions, similarity: Floats, counts: Floats) -> tuple[Neighbour, ...]:
+    def _closest(self, companions: Positions, similarity: Floats, counts: Floats) -> list[tuple[float, ItemId, float]]:
+        """Return the most similar companions as (negative similarity, id, count), which is how they are sorted."""
         most = self._parameters.most_neighbours
+        near = similarity > 0
         if len(companions) > most:
-            last = np.partition(similarity, -most)[-most]
-            near = similarity >= last
-            companions, similarity, counts = companions[near], similarity[near], counts[near]
-        found = [
-            Neighbour(self._numbering.ids[companion], value, max(1, round(count)))
-            for companion, value, count in zip(companions.tolist(), similarity.tolist(), counts.tolist(), strict=True)
-            if value > 0
-        ]
-        found.sort(key=lambda neighbour: (-neighbour.similarity, neighbour.item_id))
-        return tuple(found[:most])
+            near &= similarity >= np.partition(similarity, -most)[-most]
+        ids = [self._numbering.ids[companion] for companion in companions[near].tolist()]
+        return sorted(zip((-similarity[near]).tolist(), ids, counts[near].tolist(), strict=True))[:most]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from svc_recommend.domain.interactions import THOUSANDTHS
 from svc_recommend.domain.interests import DAY_US
 from svc_recommend.domain.items import Item, ItemId
-from svc_recommend.domain.neighbours import Neighbour
 from svc_recommend.domain.reasons import ReasonType
 from svc_recommend.domain.shelf import Close, Places, Shelf
 
@@ -63,6 +62,17 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
+class Similar:
+    """An item close to another."""
+
+    item: Item
+    similarity: float
+    """From 0 to 1."""
+    customer_count: int
+    """Customers who dealt with both."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slate:
     """Recommendations for one customer."""
 
@@ -108,19 +118,19 @@ def recommend(shelf: Shelf, deeds: Sequence[Deed], size: int, category: str, tas
     return Slate(_falling(recommendations), any(shelf.item(place) for place in known))
 
 
-def similar(shelf: Shelf, item_id: ItemId, size: int) -> list[tuple[Item, Neighbour]]:
+def similar(shelf: Shelf, item_id: ItemId, size: int) -> list[Similar]:
     """Return the visible neighbours of an item, closest first."""
     place = shelf.find(item_id)
     close = None if place is None else shelf.close_to(place)
     if close is None:
         return []
     offered = shelf.offered("")
-    found: list[tuple[Item, Neighbour]] = []
+    found: list[Similar] = []
     triples = zip(close.places.tolist(), close.similarities.tolist(), close.customer_counts.tolist(), strict=True)
     for near, similarity, count in triples:
         item = shelf.item(near)
         if item is not None and offered[near]:
-            found.append((item, Neighbour(item.item_id, similarity, count)))
+            found.append(Similar(item, similarity, count))
     return found[:size]
 
 

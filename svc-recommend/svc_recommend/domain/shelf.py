@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Catalogue, popularity and neighbourhoods in the memory of a process that answers, laid out for fast reading."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svc_recommend.domain.items import Item, ItemId
-from svc_recommend.domain.neighbours import Neighbour, Neighbourhood
+from svc_recommend.domain.neighbours import Neighbourhood
 
 Places = NDArray[np.int64]
 """Places of items on the shelf."""
@@ -58,16 +58,16 @@ class Shelf:
         for neighbourhood in neighbourhoods:
             place = self._place(neighbourhood.item_id)
             self._popularity[place] = NOBODY if neighbourhood.popularity is None else neighbourhood.popularity
-            self._close[place] = self._pack(neighbourhood.neighbours)
+            self._close[place] = self._pack(neighbourhood)
             self._popularity_changed = True
 
-    def _pack(self, neighbours: Sequence[Neighbour]) -> Close | None:
-        if not neighbours:
+    def _pack(self, neighbourhood: Neighbourhood) -> Close | None:
+        if not neighbourhood.neighbour_ids:
             return None
         return Close(
-            np.array([self._place(neighbour.item_id) for neighbour in neighbours], np.int32),
-            np.array([neighbour.similarity for neighbour in neighbours], np.float32),
-            np.array([neighbour.customer_count for neighbour in neighbours], np.int32),
+            np.array([self._place(item_id) for item_id in neighbourhood.neighbour_ids], np.int32),
+            np.array(neighbourhood.similarities, np.float32),
+            np.array(neighbourhood.customer_counts, np.int32),
         )
 
     def arrange(self) -> None:

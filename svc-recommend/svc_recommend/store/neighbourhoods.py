@@ -8,7 +8,7 @@ import msgspec
 from chassis.database import Transaction
 
 from svc_recommend.domain.items import ItemId
-from svc_recommend.domain.neighbours import Neighbour, Neighbourhood
+from svc_recommend.domain.neighbours import Neighbourhood
 from svc_recommend.store.revisions import Position, next_revision
 
 _PUT = """
@@ -27,7 +27,8 @@ WHERE (revision, item_id) > (:revision, :item_id) ORDER BY revision, item_id LIM
 """
 
 _encode = msgspec.json.encode
-_decode = msgspec.json.Decoder(list[tuple[str, float, int]]).decode
+_decode = msgspec.json.Decoder(tuple[list[ItemId], list[float], list[int]]).decode
+"""Ids, similarities, counts: as columns they are read without an object for each neighbour."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +53,15 @@ class NeighbourhoodStore:
             _PUT,
             item_ids=[each.item_id for each in neighbourhoods],
             popularities=[each.popularity for each in neighbourhoods],
-            neighbours=[_encode([tuple_of(near) for near in each.neighbours]).decode() for each in neighbourhoods],
+            neighbours=[
+                _encode((each.neighbour_ids, each.similarities, each.customer_counts)).decode()
+                for each in neighbourhoods
+            ],
             revision=await next_revision(self._tx, "neighbourhoods"),
         )
 
     async def changed(self, since: Position, most: int) -> ChangedNeighbourhoods:
         """Return what was written after a position, oldest change first."""
         rows = await self._tx.rows(_CHANGED, revision=since.revision, item_id=since.item_id, most=most)
-        found = [
-            Neighbourhood(
-                ItemId(row.item_id),
-                row.popularity,
-                tuple(
-                    Neighbour(ItemId(near), similarity, count) for near, similarity, count in _decode(row.neighbours)
-                ),
-            )
-            for row in rows
-        ]
+        found = [Neighbourhood(ItemId(row.item_id), row.popularity, *_decode(row.neighbours)) for row in rows]
         return ChangedNeighbourhoods(found, Position(rows[-1].revision, rows[-1].item_id) if rows else since)
-
-
-def tuple_of(neighbour: Neighbour) -> tuple[str, float, int]:
-    """Return a neighbour as it is kept."""
-    return neighbour.item_id, neighbour.similarity, neighbour.customer_count

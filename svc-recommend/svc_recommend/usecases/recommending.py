@@ -8,9 +8,8 @@ from chassis.errors import NotFound, Unavailable
 from chassis.identity import FragmentId, ProfileId
 
 from svc_recommend.domain import ranking
-from svc_recommend.domain.items import Item, ItemId
-from svc_recommend.domain.neighbours import Neighbour
-from svc_recommend.domain.ranking import Slate, Taste
+from svc_recommend.domain.items import ItemId
+from svc_recommend.domain.ranking import Similar, Slate, Taste
 from svc_recommend.domain.shelf import Shelf
 from svc_recommend.store.interactions import InteractionStore
 from svc_recommend.store.items import ItemStore
@@ -30,7 +29,7 @@ async def recommend_items(
     return profile_id, ranking.recommend(shelf, deeds, size, category, taste)
 
 
-def list_similar_items(shelf: Shelf, item_id: ItemId, size: int) -> list[tuple[Item, Neighbour]]:
+def list_similar_items(shelf: Shelf, item_id: ItemId, size: int) -> list[Similar]:
     """Return the items close to an item of the catalogue."""
     place = shelf.find(item_id)
     if place is None or shelf.item(place) is None:
