@@ -65,10 +65,10 @@ class Interests:
         self._readings += 1
         numbers = [self._number(customer_id) for customer_id in customer_ids]
         self._read_at[numbers] = self._readings
-        old_items, _, old_owners = self.gather(numbers)
+        old_items, old_owners = self._items_of(numbers)
         owners, items, interest = self._interest_in(customer_ids)
         old_keys, new_keys = packed.keys(old_owners, old_items), packed.keys(owners, items)
-        joined = ~np.isin(new_keys, old_keys, assume_unique=True)
+        joined = ~packed.are_in(new_keys, old_keys)
         for item, owner in zip(items[joined].tolist(), owners[joined].tolist(), strict=True):
             self._joined.setdefault(item, []).append(numbers[owner])
         for number, its_items, its_interest in zip(
@@ -78,7 +78,7 @@ class Interests:
             strict=True,
         ):
             self._items[number], self._interest[number] = its_items, its_interest
-        left = ~np.isin(old_keys, new_keys, assume_unique=True)
+        left = ~packed.are_in(old_keys, new_keys)
         return np.concatenate([items, old_items[left]])
 
     def _interest_in(self, customer_ids: Sequence[CustomerKey]) -> tuple[Positions, Numbers, Floats]:
@@ -95,11 +95,14 @@ class Interests:
 
     def gather(self, numbers: Sequence[int]) -> tuple[Numbers, Floats, Positions]:
         """Return items, interest and position of the customer, over the histories of some customers."""
+        items, owners = self._items_of(numbers)
+        interest = np.frombuffer(b"".join([self._interest[number] for number in numbers]), np.float64)
+        return items, interest, owners
+
+    def _items_of(self, numbers: Sequence[int]) -> tuple[Numbers, Positions]:
         histories = [self._items[number] for number in numbers]
         lengths = np.fromiter(map(len, histories), np.int64, len(histories)) // 4
-        items = np.frombuffer(b"".join(histories), np.int32)
-        interest = np.frombuffer(b"".join([self._interest[number] for number in numbers]), np.float64)
-        return items, interest, np.repeat(np.arange(len(numbers)), lengths)
+        return np.frombuffer(b"".join(histories), np.int32), np.repeat(np.arange(len(numbers)), lengths)
 
     def column(self, item: int) -> Column:
         """Return the column of an item, brought up to date with its customers."""

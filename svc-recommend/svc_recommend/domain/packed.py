@@ -42,6 +42,15 @@ def keys(owners: Owners, items: NDArray[np.int32]) -> NDArray[np.int64]:
     return owners << 32 | items
 
 
+def are_in(these: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which keys are among others; both stand in ascending order."""
+    if not len(those):
+        return np.zeros(len(these), bool)
+    at = np.minimum(np.searchsorted(those, these), len(those) - 1)
+    found: NDArray[np.bool_] = those[at] == these
+    return found
+
+
 def newest(owners: Owners, rows: Rows) -> tuple[Owners, Rows]:
     """Keep the last row of each owner and item; answer in the order of owners and items."""
     given = keys(owners, rows["item"])
