@@ -305,5 +305,6 @@ async def services() -> AsyncIterator[str]:
         ],
     )
     await rpc.start()
+    rpc.open()
     yield f"127.0.0.1:{rpc.port}"
     await rpc.stop(0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -29,20 +30,24 @@ def test_without_development_keys_any_address_will_do() -> None:
     assert Settings(local=False, host="0.0.0.0").host == "0.0.0.0"
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
+_READ = """
+import json
+from gateway.settings import Settings
+s = Settings()
+addresses = [s.address_of(name) for name in ("profile", "metrics", "recommend")]
+print(json.dumps([s.port, s.event_shards, *addresses]))
+"""
+
+
+def test_settings_come_from_the_environment() -> None:
+    environment = os.environ | {
         "DANGOL_GATEWAY_PORT": "8181",
         "DANGOL_PROFILE_PORT": "9999",
         "DANGOL_METRICS_ADDRESS": "dns:///metrics.dangol:9105",
         "DANGOL_EVENT_SHARDS": "16",
-    }.items():
-        monkeypatch.setenv(name, value)
-    settings = Settings()
-    assert settings.port == 8181
-    assert settings.event_shards == 16
-    assert settings.address_of("profile") == "127.0.0.1:9999"
-    assert settings.address_of("metrics") == "dns:///metrics.dangol:9105"
-    assert settings.address_of("recommend") == "127.0.0.1:9103"
+    }
+    result = subprocess.run([sys.executable, "-c", _READ], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == [8181, 16, "127.0.0.1:9999", "dns:///metrics.dangol:9105", "127.0.0.1:9103"]
 
 
 def test_every_service_of_the_contract_has_an_address() -> None:
