@@ -7,7 +7,6 @@ The consumer's function runs on prepared messages, without NATS, in transactions
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import random
 import tempfile
@@ -24,6 +23,7 @@ import uvloop
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Database, Transaction
 from chassis.engines import PostgresEngine, free_ports
+from chassis.garbage import collect_less
 from chassis.identity import IdentityKey
 from chassis.migrations import migrate
 from chassis.streams import Delivery
@@ -193,8 +193,7 @@ async def measure(database: Database, server: psutil.Process, handle: Handle, ca
     await handle_all(database, handle, messages(case.before))
     packed = messages(case.measured)
     # What was drawn is no part of the service: its collector must not walk over it again and again.
-    gc.collect()
-    gc.freeze()
+    collect_less()
     async with database.snapshot() as tx:
         await tx.execute("VACUUM ANALYZE")
     postgres, python, started = _cpu(server), time.process_time(), time.perf_counter()

@@ -78,9 +78,11 @@ class Fragment(msgspec.Struct, gc=False):
 
     def take_counts(self, counts: dict[str, int]) -> None:
         """Add what was counted elsewhere."""
-        for name, count in counts.items():
-            self.counts[name] = self.counts.get(name, 0) + count
-        self.counts = first_names(self.counts, MAX_COUNTED_NAMES)
+        few, many = (self.counts, counts) if len(self.counts) < len(counts) else (counts, self.counts)
+        total = dict(many)
+        for name, count in few.items():
+            total[name] = total.get(name, 0) + count
+        self.counts = first_names(total, MAX_COUNTED_NAMES)
 
     def take_traits(self, traits: dict[str, Trait]) -> None:
         """Keep the later value of each trait."""

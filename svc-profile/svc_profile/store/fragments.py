@@ -181,11 +181,18 @@ def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
         "last_seen": [fragment.last_seen_us for fragment in fragments],
         "first_event": [fragment.first_event_us for fragment in fragments],
         "last_event": [fragment.last_event_us for fragment in fragments],
-        "counts": [_json(fragment.counts) if empty or fragment.counts else None for fragment in fragments],
-        "traits": [_json(fragment.traits) if empty or fragment.traits else None for fragment in fragments],
-        "revenue": [_json(fragment.revenue) if empty or fragment.revenue else None for fragment in fragments],
-        "groups": [_json(sorted(fragment.groups)) if empty or fragment.groups else None for fragment in fragments],
+        "counts": _sparse([_json(fragment.counts) if empty or fragment.counts else None for fragment in fragments]),
+        "traits": _sparse([_json(fragment.traits) if empty or fragment.traits else None for fragment in fragments]),
+        "revenue": _sparse([_json(fragment.revenue) if empty or fragment.revenue else None for fragment in fragments]),
+        "groups": _sparse(
+            [_json(sorted(fragment.groups)) if empty or fragment.groups else None for fragment in fragments]
+        ),
     }
+
+
+def _sparse(column: list[str | None]) -> list[str | None] | None:
+    """Return no column at all when it is empty: `unnest` fills it up with nulls."""
+    return column if any(column) else None
 
 
 def _json(value: Any) -> str:

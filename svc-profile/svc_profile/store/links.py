@@ -29,7 +29,8 @@ WHERE l.child IS NULL OR (g.claim_time_us, g.event_key) < (l.claim_time_us, l.ev
 # LATERAL with LIMIT asks an index about each fragment; EXISTS may read the whole table into a hash first.
 _LINKED = """
 SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f) CROSS JOIN LATERAL (
-    (SELECT FROM links WHERE child = f LIMIT 1) UNION ALL (SELECT FROM links WHERE parent = f LIMIT 1) LIMIT 1
+    (SELECT FROM links WHERE child = f AND eligible LIMIT 1)
+    UNION ALL (SELECT FROM links WHERE parent = f AND eligible LIMIT 1) LIMIT 1
 ) AS any_link
 """
 
@@ -74,7 +75,7 @@ INSERT INTO links SELECT * FROM unnest(
     CAST(:times AS bigint[]), CAST(:keys AS uuid[]), CAST(:ranks AS smallint[]),
     CAST(:sources AS text[]), CAST(:message_ids AS text[]), CAST(:eligible AS boolean[]), CAST(:refused AS boolean[])
 )
-ON CONFLICT (child, parent) DO UPDATE SET
+ON CONFLICT (parent, child) DO UPDATE SET
     rule = excluded.rule, claim_time_us = excluded.claim_time_us, event_key = excluded.event_key,
     rank = excluded.rank, source = excluded.source, message_id = excluded.message_id,
     eligible = excluded.eligible, refused = excluded.refused
@@ -140,7 +141,7 @@ class LinkStore:
         return {pair: claims[pair] for pair in ((child.bytes, parent.bytes) for child, parent in rows)}
 
     async def linked(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
-        """Return those of some fragments that have a link."""
+        """Return those of some fragments that have a link that counts."""
         if not fragments:
             return set()
         rows = await self._tx.rows(_LINKED, fragments=[UUID(fragment) for fragment in fragments])

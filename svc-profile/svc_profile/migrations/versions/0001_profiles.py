@@ -45,12 +45,10 @@ def upgrade() -> None:
             message_id text NOT NULL,
             eligible boolean NOT NULL,
             refused boolean NOT NULL,
-            PRIMARY KEY (child, parent)
+            PRIMARY KEY (parent, child)
         )
         """
     )
-    # With the child, so that the planner has no reason to look a pair up among all children of a parent.
-    op.execute("CREATE INDEX links_parent ON links (parent, child)")
     # A kiosk has thousands of claims, of which one per kind counts.
     op.execute("CREATE INDEX links_eligible ON links (child) WHERE eligible")
     op.execute("CREATE INDEX links_refused ON links (claim_time_us DESC, child, parent) WHERE refused")
