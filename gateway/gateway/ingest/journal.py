@@ -23,7 +23,10 @@ MAX_MESSAGE_BYTES = 960 * 1024
 MAX_COMMITS = 4
 """Commits under way at once; more of them would only be smaller."""
 
-_TURNS_TO_WAIT = 4
+MAX_WAIT_S = 0.005
+"""How long a commit waits for requests that keep arriving."""
+
+_TURNS = 3
 _TYPES = {REJECTED: pb.RejectedEventBatch.DESCRIPTOR.full_name}
 _COLLECTED_TYPE = pb.EventBatch.DESCRIPTOR.full_name
 
@@ -52,6 +55,7 @@ class _Commit:
     filling: dict[str, _Message] = field(default_factory=dict)
     full: list[tuple[str, _Message]] = field(default_factory=list)
     size: int = 0
+    requests: int = 0
 
     def add(self, subject: str, payload: bytes) -> None:
         """Put one event into the message of its subject."""
@@ -100,6 +104,7 @@ class Journal:
         if commit is None:
             commit = self._collecting = _Commit(asyncio.get_running_loop().create_future())
         before = commit.size
+        commit.requests += 1
         subjects = self._subjects
         for shard, payload in taken:
             commit.add(subjects[shard], payload)
@@ -115,12 +120,9 @@ class Journal:
         self._under_way.add(asyncio.create_task(self._store()))
 
     async def _store(self) -> None:
-        # Requests whose bytes have arrived already are read in these turns of the loop and join; it costs no time
-        # when there are none.
-        for _ in range(_TURNS_TO_WAIT):
-            await asyncio.sleep(0)
-        commit, self._collecting = self._collecting, None
         try:
+            await self._wait_for_company()
+            commit, self._collecting = self._collecting, None
             if commit is not None:
                 await self._publish(commit)
         finally:
@@ -129,6 +131,21 @@ class Journal:
                 self._under_way.discard(task)
             if self._collecting is not None and not self._under_way:
                 self._start()
+
+    async def _wait_for_company(self) -> None:
+        """Let requests join whose bytes have arrived already: as long as some do, the loop is busy, not idle.
+
+        A request needs a few turns of the loop from its bytes to its events. Without company they cost nothing.
+        """
+        commit = self._collecting
+        end = asyncio.get_running_loop().time() + MAX_WAIT_S
+        joined = 0
+        while commit is not None and joined < commit.requests and not commit.full:
+            joined = commit.requests
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            if asyncio.get_running_loop().time() > end:
+                return
 
     async def _publish(self, commit: _Commit) -> None:
         try:
