@@ -12,8 +12,8 @@ from chassis.errors import Invalid
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.transcode.contract import Binding
-from gateway.transcode.reader import Problems
 from gateway.transcode.router import variables_of
+from gateway.transcode.values import Problems
 
 MAX_PARAMETERS = 1000
 _TEXT_MESSAGES = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
