@@ -17,7 +17,7 @@ from bench.platform.backlog import Backlog, backlog_of
 from bench.platform.calls import Questions, seconds_until
 from bench.platform.http import Connection
 from bench.platform.load import Load
-from bench.platform.running import Platform, cpu_seconds, running_platform
+from bench.platform.running import Platform, cpu_by_database, cpu_seconds, running_platform
 from bench.platform.setting import furnish
 from bench.platform.workload import BATCH_EVENTS, Workload, http_post
 from bench.report import percentile, put_table, table
@@ -124,7 +124,7 @@ async def _measure_at(platform: Platform, workload: Workload, backlog: Backlog, 
         measured.seconds = time.monotonic() - begin
         measured.acknowledged = load.acknowledged - acknowledged
         measured.batch_seconds = list(load.latencies)
-        measured.cpu_seconds = {name: used - before[name] for name, used in _cpu(platform).items()}
+        measured.cpu_seconds = {name: used - before.get(name, 0.0) for name, used in _cpu(platform).items()}
         if probing.done():
             probing.result()
         probing.cancel()
@@ -171,8 +171,10 @@ async def _drained(backlog: Backlog) -> None:
 
 
 def _cpu(platform: Platform) -> dict[str, float]:
-    used = {name: cpu_seconds(processes) for name, processes in platform.processes().items()}
-    return {**used, "load generator": time.process_time()}
+    processes = platform.processes()
+    postgres = processes.pop("postgres")
+    used = {name: cpu_seconds(family) for name, family in processes.items()}
+    return {**used, **cpu_by_database(postgres), "load generator": time.process_time()}
 
 
 def report(measured: Measured) -> list[str]:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +75,22 @@ def family(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+DATABASE = re.compile(r"^postgres: \S+ dangol_(\w+) ")
+
+
+def cpu_by_database(processes: list[psutil.Process]) -> dict[str, float]:
+    """Return the processor time of PostgreSQL, split by whose sessions used it."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for process in processes[1:]:
+        try:
+            title = DATABASE.match(" ".join(process.cmdline()))
+        except psutil.NoSuchProcess:
+            continue
+        if title:
+            used[f"postgres for {title[1]}"] += cpu_seconds([process])
+    return dict(used) | {"postgres itself": cpu_seconds(processes) - sum(used.values())}
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
