@@ -4,6 +4,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from chassis.database import Database, lost_connection
@@ -43,10 +44,8 @@ class Evaluator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Evaluate until the service stops."""
         while not stopping.is_set():
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _LOOK_S)
-            except TimeoutError:
-                pass
             # A pause lets the transaction that woke us commit, and gathers what else happens to the same customers.
             await asyncio.sleep(self._pause_s)
             self._wake.clear()

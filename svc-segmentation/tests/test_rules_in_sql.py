@@ -3,7 +3,8 @@
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -11,11 +12,10 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import pytest
 from chassis.database import Database, Transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from svc_segmentation.domain.behaviour import Amount, Behaviour, event_key
+from svc_segmentation.domain.behaviour import Behaviour, event_key
 from svc_segmentation.domain.functions import DAY_US
 from svc_segmentation.domain.parser import parse
 from svc_segmentation.domain.rules import read_rule
@@ -427,8 +427,8 @@ async def remember(tx: Transaction, persons: Sequence[Person]) -> None:
         for person in persons:
             for fragment_id, known in person.fragments.items():
                 for happened in known.events[part::2]:
-                    day = batch.happened(fragment_id.bytes, event_key(happened.name), happened.time_us)
-                    day.amounts += [Amount(name, happened.time_us, value) for name, value in happened.amounts]
+                    amounts = [(name, happened.time_us, str(value)) for name, value in happened.amounts]
+                    batch.happened(fragment_id.bytes, event_key(happened.name), happened.time_us, amounts)
                 for name, (value, time_us, tie) in list(known.traits.items())[part::2]:
                     batch.stated(fragment_id.bytes, {name: value}, time_us, tie)
         await store.add_days(tx, batch.days)
@@ -441,8 +441,12 @@ async def remember(tx: Transaction, persons: Sequence[Person]) -> None:
     )
 
 
-class Undone(Exception):
-    """Raised to leave the database as it was."""
+@asynccontextmanager
+async def _undone(database: Database) -> AsyncIterator[Transaction]:
+    """Open a transaction that leaves the database as it was."""
+    async with database.engine.connect() as connection, connection.begin() as transaction:
+        yield Transaction(connection)
+        await transaction.rollback()
 
 
 async def judged(
@@ -452,16 +456,14 @@ async def judged(
     judges = in_order([Judge(name, name, 1, read_rule(rule, properties=PROPERTIES)) for name, rule in rules.items()])
     members: dict[str, set[UUID]] = {name: set() for name in rules}
     due: dict[UUID, int] = {}
-    with pytest.raises(Undone):
-        async with database.transaction() as tx:
-            await remember(tx, persons)
-            statement = judging.settling(judges, set(rules), every_segment=True)
-            moment = datetime.fromtimestamp(now_us / 1e6, UTC)
-            ids = [person.profile_id for person in persons]
-            for change in await judging.settle(tx, statement, ids, moment=moment, now_us=now_us):
-                members[change.name].add(change.profile_id)
-            due = {row.profile_id: row.due_us for row in await tx.rows("SELECT * FROM due_profiles")}
-            raise Undone
+    async with _undone(database) as tx:
+        await remember(tx, persons)
+        statement = judging.asking(judges, set(rules), every_segment=True)
+        moment = datetime.fromtimestamp(now_us / 1e6, UTC)
+        ids = [person.profile_id for person in persons]
+        for change in await judging.settle(tx, statement, ids, moment=moment, now_us=now_us):
+            members[change.name].add(change.profile_id)
+        due = {row.profile_id: row.due_us for row in await tx.rows("SELECT * FROM due_profiles")}
     return members, due
 
 

@@ -5,12 +5,11 @@ Within a day each event keeps its own time (and its amounts), so that a window i
 begins. On days with more than `KEPT` events of one name, the store keeps the latest ones apart and the rest as a sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from svc_segmentation.domain.functions import DAY_US
 
@@ -34,28 +33,20 @@ def event_key(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True)
 
 
-class DayKey(NamedTuple):
-    """Fragment, event name and day since the epoch; rows are locked in this order."""
-
-    fragment_id: bytes
-    event_key: int
-    day: int
+DayKey: TypeAlias = tuple[bytes, int, int]
+"""Fragment, key of the event's name, and day since the epoch; rows are locked in this order."""
 
 
-class Amount(NamedTuple):
-    """A number that one event carried; every event's number of one property is summed."""
-
-    property: str
-    time_us: int
-    value: Decimal
+Amount: TypeAlias = tuple[str, int, str]
+"""A number that one event carried: property, the event's time, and the value in decimal as PostgreSQL reads it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Day:
     """Events of one name on one day, as far as one batch knows."""
 
-    times_us: list[int] = field(default_factory=list)
-    amounts: list[Amount] = field(default_factory=list)
+    times_us: list[int]
+    amounts: list[Amount]
 
 
 class Stated(NamedTuple):
@@ -66,7 +57,7 @@ class Stated(NamedTuple):
     value: Any
 
 
-@dataclass
+@dataclass(slots=True)
 class Behaviour:
     """What a batch of events says, by fragment."""
 
@@ -75,14 +66,15 @@ class Behaviour:
     mappings: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     """Highest revision seen, and the profile, of each fragment."""
 
-    def happened(self, fragment_id: bytes, key: int, time_us: int) -> Day:
-        """Count one event; answers the day, to which amounts may be added."""
-        day_key = DayKey(fragment_id, key, time_us // DAY_US)
+    def happened(self, fragment_id: bytes, key: int, time_us: int, amounts: Iterable[Amount] = ()) -> None:
+        """Count one event, and sum its amounts."""
+        day_key = (fragment_id, key, time_us // DAY_US)
         day = self.days.get(day_key)
         if day is None:
-            day = self.days[day_key] = Day()
-        day.times_us.append(time_us)
-        return day
+            self.days[day_key] = Day([time_us], list(amounts) if amounts else [])
+        else:
+            day.times_us.append(time_us)
+            day.amounts += amounts
 
     def belongs(self, fragment_id: bytes, revision: int, profile_id: bytes) -> None:
         """Note where a fragment belongs, unless a higher revision said otherwise."""
@@ -101,16 +93,7 @@ class Behaviour:
 
 def clamped(time_us: int) -> int:
     """Bring a time into the years 1 to 9999, so that arithmetic with it never overflows."""
-    return min(max(time_us, EARLIEST_US), LATEST_US)
-
-
-def sorted_days(days: Mapping[DayKey, Day]) -> Sequence[tuple[DayKey, Day]]:
-    """Return days in the order in which every writer locks them."""
-    return sorted(days.items(), key=_key)
-
-
-def _key(item: tuple[DayKey, Day]) -> DayKey:
-    return item[0]
+    return time_us if EARLIEST_US <= time_us <= LATEST_US else min(max(time_us, EARLIEST_US), LATEST_US)
 
 
 def tie_break(source: str, message_id: str) -> str:

@@ -14,7 +14,7 @@ from svc_segmentation.domain.patterns import PatternError, to_postgres
 from svc_segmentation.domain.syntax import Call, Literal, RuleError, Syntax
 
 if TYPE_CHECKING:
-    from svc_segmentation.domain.checker import _Checker as Checker
+    from svc_segmentation.domain.checker import Checker
 
 MAX_DAYS = 36_525
 SECOND_US = 1_000_000

@@ -105,7 +105,7 @@ class _Parser:
             # A row of operators nests to the left: each is one level more for whoever walks the tree.
             self._deeper(operator.at)
             entered += 1
-            left = Binary(operator.at, operator.value, left, self._binary(level + 1))
+            left = Binary(left.at, operator.value, operator.at, left, self._binary(level + 1))
         self._depth -= entered
         return left
 
@@ -128,7 +128,7 @@ class _Parser:
             if token.value == ".":
                 operand = self._field(operand)
             elif token.value == "[":
-                operand = Index(token.at, operand, self._expression())
+                operand = Index(operand.at, operand, self._expression())
                 self._expect("]")
             else:
                 raise RuleError("a rule makes no messages", token.at)
@@ -141,8 +141,8 @@ class _Parser:
             raise self._unexpected("a name after '.'")
         self._take()
         if self._accept("("):
-            return Call(name.at, name.value, operand, self._list(")"))
-        return Select(name.at, operand, name.value)
+            return Call(operand.at, name.value, name.at, operand, self._list(")"))
+        return Select(operand.at, operand, name.value)
 
     def _primary(self) -> Syntax:
         token = self._peek
@@ -167,7 +167,7 @@ class _Parser:
     def _name(self) -> Syntax:
         name = self._take()
         if self._accept("("):
-            return Call(name.at, name.value, None, self._list(")"))
+            return Call(name.at, name.value, name.at, None, self._list(")"))
         if name.value.lower() in _JOINERS and self._peek.kind != "sign" and self._peek.kind != "end":
             hint = _JOINERS[name.value.lower()]
             raise RuleError(f"write {hint} for {name.value.lower()}", name.at)

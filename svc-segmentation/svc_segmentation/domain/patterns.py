@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regular expressions: the part of RE2 that a rule may use, written for PostgreSQL.
 
-CEL says that `matches` speaks RE2. PostgreSQL's own dialect differs in small things (`\\b` is a backspace, `.` is also a
-line break, back-references exist), so a pattern is read as RE2, whatever both do not share is refused, and what
+CEL says that `matches` speaks RE2. PostgreSQL's own dialect differs in small things (`\\b` is a backspace, `.` is also
+a line break, back-references exist), so a pattern is read as RE2, whatever both do not share is refused, and what
 PostgreSQL gets cannot mean anything else. Letters, digits and blanks are those of ASCII, as in RE2.
 """
 
@@ -127,9 +127,11 @@ class _Reader:
 
     def _atom(self) -> _Atom:
         character = self._take()
-        if character in "*+?":
+        if character in "*+?{":
             self._at -= 1
-            raise self._error("there is nothing to repeat")
+            if self._quantifier()[0]:
+                raise self._error("there is nothing to repeat")
+            self._at += 1
         if character == "(":
             return self._group()
         if character == "[":

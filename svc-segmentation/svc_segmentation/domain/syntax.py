@@ -63,6 +63,7 @@ class Call(Node):
     """`function(arguments)` or `receiver.function(arguments)`."""
 
     function: str
+    function_at: int
     receiver: "Syntax | None"
     arguments: tuple["Syntax", ...]
 
@@ -80,6 +81,7 @@ class Binary(Node):
     """`left operator right`."""
 
     operator: str
+    operator_at: int
     left: "Syntax"
     right: "Syntax"
 

@@ -2,8 +2,8 @@
 """When a rule may change its answer although nothing happens: the moments that the passing of time brings.
 
 Times and durations are only ever added and subtracted, so each comparison of them is `k * now + terms < 0` with a whole
-number `k`: it turns at one moment, which can be calculated beforehand. And an event leaves a window at its own time plus
-the length of the window.
+number `k`: it turns at one moment, which can be calculated. And an event leaves a window at its own time plus the
+length of the window.
 """
 
 from collections import Counter

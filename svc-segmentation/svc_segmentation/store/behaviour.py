@@ -1,32 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behaviour by fragment: what batches of events add to it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import msgspec
-from asyncpg.pgproto.pgproto import UUID as FastUUID
+from asyncpg.pgproto import pgproto
 from chassis.database import Transaction
 
-from svc_segmentation.domain.behaviour import KEPT, MAX_TRAITS, Day, DayKey, Stated, sorted_days
+from svc_segmentation.domain.behaviour import KEPT, MAX_TRAITS, Day, DayKey, Stated
+from svc_segmentation.domain.functions import DAY_US
 
-_SEPARATOR = ","
-
-# Rows come in the order of their keys, so that two replicas never wait for each other in a circle. An array that would
-# grow beyond what is kept apart is cut to its latest entries in the rare branch; what falls out goes into older_amounts.
-_ADD_DAYS = """
+# Rows come in the order of their keys, so that two replicas never wait for each other in a circle.
+_ADD_DAYS = f"""
+WITH given AS (
+    SELECT fragment_id, event_key, first_us, last_us, properties, amount_times, amounts,
+        CASE
+            WHEN times IS NOT NULL THEN CAST(string_to_array(times, ',') AS bigint[])
+            WHEN first_us = last_us THEN ARRAY[first_us]
+            ELSE ARRAY[first_us, last_us]
+        END AS times_us
+    FROM unnest(
+        CAST(:fragments AS uuid[]), CAST(:keys AS bigint[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]),
+        CAST(:times AS text[]), CAST(:properties AS text[]), CAST(:amount_times AS text[]), CAST(:amounts AS text[])
+    ) AS g (fragment_id, event_key, first_us, last_us, times, properties, amount_times, amounts)
+), added AS (
 INSERT INTO event_days AS d (
     fragment_id, event_key, day, count, first_us, last_us, times_us, amount_properties, amount_times_us, amounts
 )
-SELECT fragment_id, event_key, day, count, first_us, last_us,
-    CASE WHEN count = 1 THEN ARRAY[first_us] ELSE CAST(string_to_array(times, ',') AS bigint[]) END,
+SELECT fragment_id, event_key, (first_us - ((first_us % {DAY_US}) + {DAY_US}) % {DAY_US}) / {DAY_US},
+    cardinality(times_us), first_us, last_us, times_us,
     string_to_array(properties, ','),
     CAST(string_to_array(amount_times, ',') AS bigint[]),
     CAST(string_to_array(amounts, ',') AS numeric[])
-FROM unnest(
-    CAST(:fragments AS uuid[]), CAST(:keys AS bigint[]), CAST(:days AS integer[]), CAST(:counts AS integer[]),
-    CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]), CAST(:times AS text[]), CAST(:properties AS text[]),
-    CAST(:amount_times AS text[]), CAST(:amounts AS text[])
-) AS g (fragment_id, event_key, day, count, first_us, last_us, times, properties, amount_times, amounts)
+FROM given
 ON CONFLICT (fragment_id, event_key, day) DO UPDATE SET
     count = d.count + excluded.count,
     first_us = least(d.first_us, excluded.first_us),
@@ -35,9 +42,12 @@ ON CONFLICT (fragment_id, event_key, day) DO UPDATE SET
     amount_properties = d.amount_properties || excluded.amount_properties,
     amount_times_us = d.amount_times_us || excluded.amount_times_us,
     amounts = d.amounts || excluded.amounts
-RETURNING CASE WHEN greatest(cardinality(times_us), cardinality(amounts)) > :kept THEN ctid END
-"""
+RETURNING ctid, greatest(cardinality(times_us), cardinality(amounts)) AS kept
+)
+SELECT ctid FROM added WHERE kept > :kept
+"""  # noqa: S608
 
+# Keeps the latest entries of arrays that have grown too long; what falls out goes into a sum.
 _CUT = """
 WITH full_days AS (
     SELECT ctid AS place, * FROM event_days WHERE ctid = ANY (CAST(:places AS tid[]))
@@ -80,26 +90,46 @@ async def add_days(tx: Transaction, days: Mapping[DayKey, Day]) -> None:
     """Add events to the days that they happened on."""
     if not days:
         return
-    ordered = sorted_days(days)
-    keys = [key for key, _ in ordered]
-    values = [day for _, day in ordered]
-    cut = await tx.rows(
-        _ADD_DAYS,
-        fragments=[FastUUID(key.fragment_id) for key in keys],
-        keys=[key.event_key for key in keys],
-        days=[key.day for key in keys],
-        counts=[len(day.times_us) for day in values],
-        firsts=[min(day.times_us) for day in values],
-        lasts=[max(day.times_us) for day in values],
-        times=[_joined(day.times_us) if len(day.times_us) > 1 else None for day in values],
-        properties=[_joined(a.property for a in day.amounts) if day.amounts else None for day in values],
-        amount_times=[_joined(a.time_us for a in day.amounts) if day.amounts else None for day in values],
-        amounts=[_joined(a.value for a in day.amounts) if day.amounts else None for day in values],
-        kept=KEPT,
-    )
-    full = [row[0] for row in cut if row[0] is not None]
+    full = await tx.rows(_ADD_DAYS, **_columns(days), kept=KEPT)
     if full:
-        await tx.execute(_CUT, places=full, kept=KEPT)
+        await tx.execute(_CUT, places=[row.ctid for row in full], kept=KEPT)
+
+
+def _columns(days: Mapping[DayKey, Day]) -> dict[str, list[Any]]:
+    """Lay days out for `unnest`, in as few and as short columns as possible: each element costs on both sides."""
+    fragments, keys, firsts, lasts = [], [], [], []
+    times: list[str | None] = []
+    properties: list[str | None] = []
+    amount_times: list[str | None] = []
+    amounts: list[str | None] = []
+    for key in sorted(days):
+        day = days[key]
+        happened = day.times_us
+        fragments.append(pgproto.UUID(key[0]))
+        keys.append(key[1])
+        if len(happened) == 1:
+            firsts.append(happened[0])
+            lasts.append(happened[0])
+            times.append(None)
+        else:
+            first, last = min(happened), max(happened)
+            firsts.append(first)
+            lasts.append(last)
+            # Two events at two moments are said by the moments themselves.
+            times.append(_joined(happened) if len(happened) > 2 or first == last else None)
+        if day.amounts:
+            names, moments, values = zip(*day.amounts, strict=True)
+            properties.append(",".join(names))
+            amount_times.append(_joined(moments))
+            amounts.append(",".join(values))
+        else:
+            properties.append(None)
+            amount_times.append(None)
+            amounts.append(None)
+    return {
+        "fragments": fragments, "keys": keys, "firsts": firsts, "lasts": lasts, "times": times,
+        "properties": properties, "amount_times": amount_times, "amounts": amounts,
+    }  # fmt: skip
 
 
 async def state_traits(tx: Transaction, traits: Mapping[bytes, Mapping[str, Stated]]) -> None:
@@ -109,7 +139,7 @@ async def state_traits(tx: Transaction, traits: Mapping[bytes, Mapping[str, Stat
     fragments = sorted(traits)
     await tx.execute(
         _STATE_TRAITS,
-        fragments=[FastUUID(fragment) for fragment in fragments],
+        fragments=[pgproto.UUID(fragment) for fragment in fragments],
         traits=[_traits_json(traits[fragment]) for fragment in fragments],
         most=MAX_TRAITS,
     )
@@ -120,12 +150,12 @@ async def mark_changed(tx: Transaction, fragments: Collection[bytes]) -> None:
     if fragments:
         await tx.execute(
             "INSERT INTO changed_fragments SELECT * FROM unnest(CAST(:fragments AS uuid[]))",
-            fragments=[FastUUID(fragment) for fragment in fragments],
+            fragments=[pgproto.UUID(fragment) for fragment in fragments],
         )
 
 
-def _joined(values: object) -> str:
-    return _SEPARATOR.join(map(str, values))  # type: ignore[call-overload]
+def _joined(values: Iterable[object]) -> str:
+    return ",".join(map(str, values))
 
 
 def _traits_json(traits: Mapping[str, Stated]) -> str:
@@ -136,6 +166,6 @@ async def mapping_revisions(tx: Transaction, fragments: Collection[bytes]) -> di
     """Return the revisions of the fragments that are known."""
     rows = await tx.rows(
         "SELECT fragment_id, revision FROM fragment_profiles WHERE fragment_id = ANY (CAST(:ids AS uuid[]))",
-        ids=[FastUUID(fragment) for fragment in fragments],
+        ids=[pgproto.UUID(fragment) for fragment in fragments],
     )
     return {row.fragment_id.bytes: row.revision for row in rows}

@@ -9,6 +9,10 @@ Evaluation is always locked before rules.
 
 from chassis.database import Transaction
 
+# Everything in these transactions is looked up by key. A plan that was made while a table was still empty must not read
+# it from end to end once it has grown, until PostgreSQL happens to analyse it.
+_BY_KEY = "set_config('enable_seqscan', 'off', true)"
+
 _SPACE = 8
 _EVALUATION = 1
 _RULES = 2
@@ -16,7 +20,7 @@ _RULES = 2
 
 async def hold_evaluation(tx: Transaction) -> None:
     """Wait until nobody else evaluates."""
-    await tx.value("SELECT pg_advisory_xact_lock(:space, :lock)", space=_SPACE, lock=_EVALUATION)
+    await tx.value(f"SELECT pg_advisory_xact_lock(:space, :lock), {_BY_KEY}", space=_SPACE, lock=_EVALUATION)
 
 
 async def hold_rules(tx: Transaction) -> None:
@@ -26,4 +30,4 @@ async def hold_rules(tx: Transaction) -> None:
 
 async def share_rules(tx: Transaction) -> None:
     """Keep rules from changing until the end of the transaction."""
-    await tx.value("SELECT pg_advisory_xact_lock_shared(:space, :lock)", space=_SPACE, lock=_RULES)
+    await tx.value(f"SELECT pg_advisory_xact_lock_shared(:space, :lock), {_BY_KEY}", space=_SPACE, lock=_RULES)

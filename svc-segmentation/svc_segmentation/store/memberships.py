@@ -18,6 +18,12 @@ DELETE FROM changed_fragments WHERE ctid = ANY (ARRAY(
 )) RETURNING fragment_id
 """
 
+_TAKE_DUE = """
+DELETE FROM due_profiles WHERE profile_id = ANY (ARRAY(
+    SELECT profile_id FROM due_profiles WHERE due_us <= :now_us ORDER BY due_us LIMIT :most
+)) RETURNING profile_id
+"""
+
 # Until a merge has been evaluated, the customer still has the memberships of the profiles that are one now.
 _OF_PROFILE = """
 SELECT s.segment_id, s.name, CAST(:profile_id AS uuid) AS profile_id, min(m.entered_time) AS entered_time
@@ -68,14 +74,9 @@ class MembershipStore:
         """Take fragments that something happened to; they are gone if the transaction commits."""
         return [row[0] for row in await self._tx.rows(_TAKE_CHANGED, most=most)]
 
-    async def due(self, now_us: int, most: int) -> Sequence[UUID]:
-        """Return profiles for which time has made a difference, the longest waiting first."""
-        rows = await self._tx.rows(
-            "SELECT profile_id FROM due_profiles WHERE due_us <= :now_us ORDER BY due_us LIMIT :most",
-            now_us=now_us,
-            most=most,
-        )
-        return [row[0] for row in rows]
+    async def take_due(self, now_us: int, most: int) -> Sequence[UUID]:
+        """Take profiles for which time has made a difference; the evaluation says when they are due again."""
+        return [row[0] for row in await self._tx.rows(_TAKE_DUE, now_us=now_us, most=most)]
 
     async def forget_due(self) -> None:
         """Wait for nobody any more, because there is no rule."""

@@ -59,7 +59,7 @@ async def remap(tx: Transaction, fragments: Sequence[UUID], profiles: Sequence[U
 
 def _touched(behaviour: Behaviour, watch: Watch) -> set[bytes]:
     """Return the fragments of which some rule asks what has happened."""
-    touched = {key.fragment_id for key in behaviour.days if watch.every_event or key.event_key in watch.event_keys}
+    touched = {key[0] for key in behaviour.days if watch.every_event or key[1] in watch.event_keys}
     stated = {fragment for fragment, traits in behaviour.traits.items() if not watch.traits.isdisjoint(traits)}
     return touched | stated
 

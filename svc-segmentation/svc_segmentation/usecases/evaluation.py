@@ -11,7 +11,7 @@ from chassis.errors import NotFound
 
 from svc_segmentation import wire
 from svc_segmentation.domain.segments import Judge
-from svc_segmentation.store.judging import Statement, settle, settling
+from svc_segmentation.store.judging import Statement, asking, settle
 from svc_segmentation.store.locks import hold_evaluation
 from svc_segmentation.store.memberships import MembershipStore
 from svc_segmentation.store.segments import SegmentStore
@@ -32,7 +32,7 @@ async def evaluate_waiting(tx: Transaction, rulebook: Rulebook, *, now: datetime
     if not rules.rule_set.judges:
         await memberships.forget_due()
         return len(changed)
-    due = await memberships.due(to_us(now), most)
+    due = await memberships.take_due(to_us(now), most)
     ids = {*changed, *due}
     await _settle(tx, rules.statement, ids, now)
     return len(ids)
@@ -53,7 +53,7 @@ async def evaluate_everybody(
                 await SegmentStore(tx).note_evaluated(segment_id, judge.rule_version)
                 return
             about = {affected.name for affected in rule_set.affected_by({judge.name})}
-            statement = settling(rule_set.needed_for(about), about, every_segment=False)
+            statement = asking(rule_set.needed_for(about), about, every_segment=False)
             await _settle(tx, statement, profiles, now)
         after = profiles[-1]
 

@@ -8,7 +8,7 @@ from chassis.database import Transaction
 
 from svc_segmentation.domain.rules import Watch, read_rule
 from svc_segmentation.domain.segments import Judge, RuleSet, in_order
-from svc_segmentation.store.judging import Statement, settling
+from svc_segmentation.store.judging import Statement, asking
 from svc_segmentation.store.segments import SegmentStore
 
 
@@ -27,7 +27,7 @@ class Rules:
     def statement(self) -> Statement:
         """The statement that asks every rule."""
         judges = self.rule_set.judges
-        return settling(judges, {judge.name for judge in judges}, every_segment=True)
+        return asking(judges, {judge.name for judge in judges}, every_segment=True)
 
 
 class Rulebook:

@@ -101,8 +101,12 @@ FUNCTIONS = (
         FROM jsonb_each(new) n
     $$
     """,
+    # A customer's traits out of those of all fragments; the traits of a single one pass untouched.
     """
-    -- The first names in alphabetical order, so that a flood of names cannot grow a row without end (as svc-profile does).
+    CREATE AGGREGATE merged_traits (jsonb) (sfunc = newer_traits, stype = jsonb, parallel = safe)
+    """,
+    # The first names in alphabetical order, so that a flood of names cannot grow a row; as svc-profile does.
+    """
     CREATE FUNCTION first_traits(traits jsonb, most integer) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
         SELECT CASE
@@ -114,8 +118,8 @@ FUNCTIONS = (
         END
     $$
     """,
+    # Adds to a sum what no longer fits among the amounts that are kept apart.
     """
-    -- Adds to a sum what no longer fits among the amounts that are kept apart.
     CREATE FUNCTION folded_amounts(older jsonb, properties text[], amounts numeric[]) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT coalesce(jsonb_object_agg(property, total), '{}')
@@ -135,9 +139,9 @@ FUNCTIONS = (
         SELECT CASE WHEN $1 ~ '^[-+]?[0-9]{1,30}([.][0-9]{1,30})?$' THEN CAST($1 AS numeric) END
     $$
     """,
+    # The pattern is the rule language's (svc_segmentation.domain.functions.TIME_FORMAT). Immutable, because a text
+    # without an offset is given one.
     """
-    -- The pattern is that of the rule language (svc_segmentation.domain.functions.TIME_FORMAT). Immutable, because a text
-    -- without an offset is given one.
     CREATE FUNCTION read_time_us(text, pattern text) RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
     DECLARE
@@ -162,6 +166,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop everything."""
+    op.execute("DROP AGGREGATE merged_traits (jsonb)")
     op.execute("DROP FUNCTION read_time_us, read_number, folded_amounts, first_traits, newer_traits")
     op.execute("DROP SEQUENCE membership_revision")
     op.execute(
