@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the contract and the domain."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +10,14 @@ from uuid import UUID
 import msgspec
 from chassis.clock import to_timestamp
 from chassis.errors import Invalid
-from chassis.events import counted_name, json_object, moves_money, order_amount
+from chassis.events import (
+    ORDER_COMPLETED,
+    ORDER_REFUNDED,
+    counted_name,
+    json_object,
+    moves_money,
+    order_amount,
+)
 from chassis.identity import format_profile_id
 from dangol.events.v1 import events_pb2
 from dangol.profile.v1.profile_pb2 import FragmentsRemapped
@@ -25,21 +31,20 @@ MAX_CHANGES = 1_000
 
 _CHANGEABLE = ("name", "description", "rule")
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
+_ORDERS = (ORDER_COMPLETED, ORDER_REFUNDED)
 _MOST = 10**13
 _EXACT = Decimal("0.0001")
 
 
 class EventReader:
-    """Reads resolved events; opens their properties only when one that is summed stands in them."""
+    """Reads resolved events; of their properties only what is summed is decoded."""
 
     def __init__(self, properties: Collection[str]) -> None:
         self._properties = sorted(properties)
-        named = b"|".join(re.escape(name.encode()) for name in self._properties)
-        self._carries = re.compile(b'"(?:' + named + b')"').search
+        self._nothing = (None,) * len(self._properties)
         fields = [(f"p{number}", Any, None) for number in range(len(self._properties))]
         renamed = {f"p{number}": name for number, name in enumerate(self._properties)}
-        # Decodes what is summed, and skips over the rest.
-        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Summed", fields, rename=renamed))
+        self._decode = msgspec.json.Decoder(msgspec.defstruct("Summed", fields, rename=renamed)).decode
 
     def read(self, batches: Iterable[events_pb2.EventBatch]) -> Behaviour:
         """Return what some batches say, by fragment."""
@@ -50,39 +55,46 @@ class EventReader:
         return behaviour
 
     def _add(self, event: events_pb2.Event, behaviour: Behaviour) -> None:
-        fragment, profile, time_us, properties = (
-            event.fragment_id,
-            event.profile_id,
-            clamped(event.time_us),
-            event.properties,
-        )
+        fragment, profile, name, properties = event.fragment_id, event.profile_id, counted_name(event), event.properties
         if len(fragment) != 16 or len(profile) != 16:
             raise Invalid.field("events.fragment_id", "a resolved event has a fragment and a profile of 16 bytes")
-        carries = properties and self._carries(properties)
-        amounts = self._amounts(event, properties, time_us) if carries else ()
-        behaviour.happened(fragment, event_key(counted_name(event)), time_us, amounts)
+        time_us = clamped(event.time_us)
+        amounts = self._amounts(event, name, properties, time_us) if properties else ()
+        behaviour.happened(fragment, event_key(name), time_us, amounts)
         behaviour.belongs(fragment, event.mapping_revision, profile)
-        if event.type == _IDENTIFY and event.traits:
+        if name == "identify" and event.type == _IDENTIFY and event.traits:
             traits = storable(json_object(event.traits))
             behaviour.stated(fragment, traits, time_us, tie_break(event.source, event.message_id))
 
-    def _amounts(self, event: events_pb2.Event, properties: bytes, time_us: int) -> list[Amount]:
-        amounts: list[Amount] = []
-        order = moves_money(event)
-        if order and (moved := order_amount(event.name, json_object(properties))):
+    def _amounts(self, event: events_pb2.Event, name: str, properties: bytes, time_us: int) -> Collection[Amount]:
+        try:
+            carried = msgspec.structs.astuple(self._decode(properties))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return ()
+        if name in _ORDERS and moves_money(event):
+            return self._order_amounts(event, properties, time_us, carried)
+        if carried == self._nothing:
+            return ()
+        return self._numbers(time_us, carried)
+
+    def _numbers(self, time_us: int, carried: tuple[Any, ...]) -> list[Amount]:
+        return [
+            (name, time_us, text)
+            for name, value in zip(self._properties, carried, strict=True)
+            if value is not None and (text := _number(value))
+        ]
+
+    def _order_amounts(
+        self, event: events_pb2.Event, properties: bytes, time_us: int, carried: tuple[Any, ...]
+    ) -> list[Amount]:
+        """Sum what an order or a refund moved as its revenue, in all and by currency."""
+        amounts = [amount for amount in self._numbers(time_us, carried) if amount[0] != "revenue"]
+        moved = order_amount(event.name, json_object(properties))
+        if moved is not None and moved.value:
             # What was refunded is summed under the refund, so it is no less than 0.
             value = str(abs(moved.value))
-            amounts = [("revenue", time_us, value), (f"revenue.{moved.currency}", time_us, value)]
-        for name, carried in zip(self._properties, self._summed(properties), strict=True):
-            if carried is not None and not (order and name == "revenue") and (text := _number(carried)):
-                amounts.append((name, time_us, text))
+            amounts += [("revenue", time_us, value), (f"revenue.{moved.currency}", time_us, value)]
         return amounts
-
-    def _summed(self, properties: bytes) -> tuple[Any, ...]:
-        try:
-            return msgspec.structs.astuple(self._decoder.decode(properties))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return (None,) * len(self._properties)
 
 
 def _number(value: Any) -> str:
