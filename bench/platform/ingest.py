@@ -33,6 +33,8 @@ GROWTH_SECONDS = 3.0
 CAUTION = 0.95
 ATTEMPTS = 4
 LOOK_SECONDS = 0.25
+# Questions cost the platform something too, so they are few.
+PROBE_SECONDS, PROBE_PAUSE_SECONDS = 3.0, 0.25
 
 
 @dataclass(slots=True)
@@ -150,9 +152,9 @@ async def _probe(port: int, lags: list[float]) -> None:
             user = f"probe-{os.getpid()}-{time.monotonic_ns()}-{number}"
             body = f'{{"userId":"{user}","event":"Probe Sent","messageId":"{user}"}}'
             await connection.exchange(http_post("/v1/track", body.encode()))
-            lag = await seconds_until(lambda user=user: _is_queryable(questions, user), 60, 0.05)  # type: ignore[misc]
+            lag = await seconds_until(lambda user=user: _is_queryable(questions, user), 60, PROBE_PAUSE_SECONDS)  # type: ignore[misc]
             lags.append(60.0 if lag is None else lag)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(PROBE_SECONDS)
     finally:
         connection.close()
         questions.close()
