@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from chassis.database import Database
+from chassis.identity import FragmentId, ProfileId
 from chassis.migrations import migrate
 from chassis.settings import ServiceSettings
 from chassis.testing import Engines, settings_for
@@ -37,12 +38,10 @@ async def learn(database: Database, *rows: tuple[UUID, UUID, int]) -> list[mappi
 
 async def test_says_what_changed_and_only_that(database: Database) -> None:
     assert await learn(database, (A, A, 1), (B, B, 1)) == [
-        mapping.Remapped(mapping.FragmentId(A), None, mapping.ProfileId(A)),
-        mapping.Remapped(mapping.FragmentId(B), None, mapping.ProfileId(B)),
+        mapping.Remapped(FragmentId(A), None, ProfileId(A)),
+        mapping.Remapped(FragmentId(B), None, ProfileId(B)),
     ]
-    assert await learn(database, (A, A, 2), (B, A, 2)) == [
-        mapping.Remapped(mapping.FragmentId(B), mapping.ProfileId(B), mapping.ProfileId(A))
-    ]
+    assert await learn(database, (A, A, 2), (B, A, 2)) == [mapping.Remapped(FragmentId(B), ProfileId(B), ProfileId(A))]
     assert await learn(database, (B, B, 1), (A, C, 2)) == []
     async with database.snapshot() as tx:
         assert await mapping.fragments_of(tx, B) == (A, [A, B])
