@@ -45,9 +45,9 @@ class Parameters:
     """Number of common customers at which a similarity counts half of its cosine."""
     most_neighbours: int = 50
     """Neighbours that are kept of each item."""
-    most_items: int = 100
+    most_items: int = 50
     """Items of one customer that count: the latest."""
-    most_customers: int = 1000
+    most_customers: int = 500
     """Customers of one item that are looked at: those with most interest, which are mostly the latest."""
     tolerance: float = 0.02
     """Relative change of an item's popularity from which its neighbours are worked out anew too."""
