@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -209,7 +210,7 @@ class Bench:
             await self._evaluate()
             await self._vacuum()
             cost = await self._meter.cost(
-                events, lambda r=rules: handle_all(self._database, self._remember, packed, f"{customers}-{r}")
+                events, partial(handle_all, self._database, self._remember, packed, f"{customers}-{rules}")
             )
             rows.append(self._event_row(f"{customers:,} customers, {name}", cost, bare))
         changed = await self._waiting()
@@ -242,7 +243,7 @@ class Bench:
             segment = await self._add(f"new{rules}", RULES[0])
             whole = await self._meter.cost(
                 customers,
-                lambda s=segment: evaluate_everybody(self._database, self._rulebook, s, now=END, most=10_000),
+                partial(evaluate_everybody, self._database, self._rulebook, segment, now=END, most=10_000),
             )
             rows.append(
                 [rules, first.cpu_us, again.cpu_us, again.cpu_us / rules, again.count / again.seconds, whole.cpu_us]

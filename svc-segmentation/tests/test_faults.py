@@ -104,7 +104,8 @@ async def test_replicas_share_the_work_without_waiting_for_each_other(engines: E
     """Three processes' worth of consumers and evaluation on the same rows, with merges and splits in between."""
     async with running(build, Settings, engines, batch_messages=4, evaluation_pause_ms=1) as service:
         await create(service)
-        others = [Runner(build(service.service.settings), ("consumers", "jobs")) for _ in range(2)]
+        settings = Settings.model_validate(service.service.settings.model_dump())
+        others = [Runner(build(settings), ("consumers", "jobs")) for _ in range(2)]
         for other in others:
             await other.start()
         sent = batches(60, seed=1)

@@ -2,7 +2,7 @@
 """Regular expressions mean to PostgreSQL what RE2 says they mean."""
 
 import pytest
-import re2
+import re2  # type: ignore[import-untyped]
 from chassis.database import Database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

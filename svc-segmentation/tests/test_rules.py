@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rule language: what is a rule, what is none, where the mistake is, and what can change the answer."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
-from celpy import CELParseError
-from celpy.celparser import CELParser
+from celpy.celparser import CELParseError, CELParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from svc_segmentation.domain import expressions as ex
@@ -161,7 +164,7 @@ def test_another_parser_takes_the_same_texts(text: str) -> None:
 
 def test_every_kind_of_expression_can_be_written() -> None:
     """Adding one to the language without SQL for it fails here."""
-    assert set(_WRITERS) == set(ex.Expression.__args__)  # type: ignore[attr-defined]
+    assert set(_WRITERS) == set(ex.Expression.__args__)
 
 
 def test_nesting_does_not_double_the_statement() -> None:
@@ -184,7 +187,8 @@ def test_a_rule_knows_what_may_change_its_answer() -> None:
     """Events, traits, other segments and moments, so that nothing else has to be looked at."""
     rule = read_rule("count('A', days(1)) > 0 && has(traits.x.y) || segment('s') || last('B') == first('C')")
     assert rule.watch.event_keys == {event_key("A"), event_key("B"), event_key("C")}
-    assert (rule.watch.traits, rule.watch.every_event, rule.segments) == ({"x"}, False, {"s"})
+    assert (rule.watch.traits, rule.segments) == (frozenset({"x"}), frozenset({"s"}))
+    assert not rule.watch.every_event
     assert rule.instants == {Expiry("A", DAY_US)}
     assert read_rule("now - last_seen < days(7)").watch.every_event
 
@@ -257,3 +261,18 @@ def test_every_function_shows_how_it_is_written() -> None:
             written = usage.replace("'pattern'", "'^a'").replace("'property'", "'value'")
             expression = read_rule(f"{written} == {written}", properties=PROPERTIES)
             assert expression.condition.kind is Kind.BOOL
+
+
+def test_the_rules_of_the_guide_are_rules() -> None:
+    """Every example, every rule in a call, and every spelling in the table."""
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "segments.md").read_text(encoding="utf-8")
+    examples = guide.split("Examples:")[1].split("```")[1].strip().splitlines()
+    rules = [re.split(r" {3,}", line)[0] for line in examples]
+    rules += [json.loads(f'"{rule}"') for rule in re.findall(r'"rule": "((?:\\.|[^"])*)"', guide)]
+    assert len(rules) == 5
+    for rule in rules:
+        read_rule(rule, properties=PROPERTIES)
+    _, *wrong = re.findall(r"```\nsegment\.rule: (.*)\n(.*)\n(.*)\n```", guide)[0]
+    with pytest.raises(RuleError) as caught:
+        read_rule(wrong[0])
+    assert f"segment.rule: {explain(wrong[0], caught.value)}" in guide

@@ -336,7 +336,7 @@ windows = st.sampled_from(sorted(WINDOWS))
 plain_traits = st.sampled_from(TRAITS).map(lambda name: f'traits["{name}"]' if not name.isascii() else f"traits.{name}")
 traits = plain_traits | st.tuples(plain_traits, st.sampled_from(["[0]", "[1]", ".a", "['서울']"])).map("".join)
 durations = st.sampled_from(["days(1)", "hours(6)", "days(30)", "-hours(6)"])
-moments = st.deferred(
+moments: st.SearchStrategy[str] = st.deferred(
     lambda: st.one_of(
         st.sampled_from(["now", "first_seen", "last_seen", "timestamp('2026-11-01')"]),
         st.tuples(st.sampled_from(["first", "last"]), event_names).map(lambda t: f"{t[0]}({t[1]})"),
@@ -345,7 +345,7 @@ moments = st.deferred(
     )
 )
 lengths = st.one_of(durations, st.tuples(moments, moments).map(lambda t: f"({t[0]} - {t[1]})"))
-quantities = st.deferred(
+quantities: st.SearchStrategy[str] = st.deferred(
     lambda: st.one_of(
         numbers.filter(lambda n: n >= 0).map(repr),
         event_names.map(lambda name: f"count({name})"),
@@ -368,7 +368,7 @@ words = st.deferred(
 )
 relations = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 literals = texts.map(_quoted) | quantities | st.sampled_from(["true", "false"])
-conditions = st.deferred(
+conditions: st.SearchStrategy[str] = st.deferred(
     lambda: st.one_of(
         traits,
         st.tuples(quantities, relations, quantities | traits).map(" ".join).map(_grouped),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import grpc
@@ -84,7 +84,9 @@ class Shop:
     async def create(self, name: str, rule: str, **more: Any) -> pb.Segment:
         """Create a segment."""
         wanted = pb.Segment(name=name, rule=rule, description=more.pop("description", ""))
-        response = await self.stub.CreateSegment(pb.CreateSegmentRequest(segment=wanted, **more))
+        response: pb.CreateSegmentResponse = await self.stub.CreateSegment(
+            pb.CreateSegmentRequest(segment=wanted, **more)
+        )
         return response.segment
 
     async def members(self, segment_id: str) -> set[str]:
@@ -150,7 +152,7 @@ def identify(user: str, traits: Mapping[str, Any], at: datetime = START, **more:
 
 def violations(error: grpc.aio.AioRpcError) -> dict[str, str]:
     """Return the fields that an error names, with the rules that they break."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(grpc.Call, error))
     assert status is not None
     found: dict[str, str] = {}
     for detail in status.details:
