@@ -15,7 +15,7 @@ from svc_segmentation.domain.checker import MAX_ARITHMETIC
 from svc_segmentation.domain.expressions import Kind
 from svc_segmentation.domain.functions import DAY_US, FUNCTIONS, read_time_us
 from svc_segmentation.domain.parser import parse
-from svc_segmentation.domain.rules import Rule, read_rule
+from svc_segmentation.domain.rules import MOST_OF_STATEMENT, Rule, read_rule
 from svc_segmentation.domain.segments import Judge, RuleSet, find_circle, in_order
 from svc_segmentation.domain.syntax import RuleError, explain
 from svc_segmentation.domain.timing import Expiry, Turn
@@ -276,3 +276,17 @@ def test_the_rules_of_the_guide_are_rules() -> None:
     with pytest.raises(RuleError) as caught:
         read_rule(wrong[0])
     assert f"segment.rule: {explain(wrong[0], caught.value)}" in guide
+
+
+def test_hundreds_of_rules_are_asked_in_more_than_one_statement() -> None:
+    """PostgreSQL has an end of columns and parameters; what refers to each other stays together."""
+    many = " || ".join(f"count('E{number}', days(7)) > 1" for number in range(90))
+    judges = [Judge(f"seg_{n}", f"s{n:02}", 1, read_rule(many.replace("'E", f"'E{n}-"))) for n in range(12)]
+    judges.append(Judge("seg_top", "top", 1, read_rule("segment('s00') && segment('s11')")))
+    rules = RuleSet(1, in_order(judges))
+    groups = rules.groups(rules.judges)
+    assert len(groups) > 2
+    assert frozenset.union(*groups) == {judge.name for judge in judges}
+    assert all(rules.size_of(names).fits(MOST_OF_STATEMENT) for names in groups)
+    with pytest.raises(RuleError, match="asks too much"):
+        read_rule(" || ".join(f"traits.t{number}" for number in range(201)))

@@ -456,3 +456,18 @@ async def test_a_busy_day_keeps_its_sums_and_its_latest_events(shop: Shop) -> No
         visits = [track("bot", "Visited", at, properties={"value": 1}) for at in moments[part::4]]
         await shop.hear(*visits)
     assert await shop.segments_of("bot") == ["busy", "window"]
+
+
+async def test_memberships_follow_however_many_rules_there_are(shop: Shop) -> None:
+    """When one statement cannot carry all rules, several do, and time still takes everybody out."""
+    windows = " || ".join(f"count('E{number}', days(1)) > 0" for number in range(98))
+    for name in ("a", "b", "c", "d", "e", "f"):
+        await shop.create(name, windows.replace("'E", f"'{name}"))
+    await shop.create("all", " && ".join(f"segment('{name}')" for name in "abc"))
+    await shop.hear(*(track("ana", f"{name}7") for name in "abcf"))
+    assert await shop.segments_of("ana") == ["a", "all", "b", "c", "f"]
+    large = " && ".join(f"segment('{name}')" for name in "abcdef")
+    error = await refused(lambda: shop.create("too-much", large))
+    assert "asks too much" in violations(error)["segment.rule"]
+    await shop.pass_time(DAY)
+    assert await shop.segments_of("ana") == []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from svc_segmentation.domain.rules import Rule, Watch
+from svc_segmentation.domain.rules import MOST_OF_STATEMENT, Rule, Size, Watch
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,21 @@ class RuleSet:
             if judge.name in wanted:
                 wanted |= judge.rule.segments
         return tuple(judge for judge in self.judges if judge.name in wanted)
+
+    def size_of(self, names: Collection[str]) -> Size:
+        """Return what a statement has to carry that asks some segments."""
+        return sum((judge.rule.size for judge in self.needed_for(names)), start=Size(0, 0))
+
+    def groups(self, judges: Collection[Judge]) -> list[frozenset[str]]:
+        """Divide some segments so that each group fits into one statement, with all that it refers to."""
+        groups: list[frozenset[str]] = []
+        names: frozenset[str] = frozenset()
+        for judge in judges:
+            if names and not self.size_of(names | {judge.name}).fits(MOST_OF_STATEMENT):
+                groups.append(names)
+                names = frozenset()
+            names |= {judge.name}
+        return [*groups, names] if names else groups
 
     def affected_by(self, names: Collection[str]) -> tuple[Judge, ...]:
         """Return segments and all whose rules refer to them, in order."""

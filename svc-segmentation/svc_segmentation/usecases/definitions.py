@@ -10,8 +10,8 @@ from chassis.errors import FailedPrecondition, Invalid
 from chassis.ids import new_id
 
 from svc_segmentation import wire
-from svc_segmentation.domain.rules import Rule, read_rule
-from svc_segmentation.domain.segments import Draft, Judge, Preview, RuleSet, Segment, find_circle
+from svc_segmentation.domain.rules import MOST_OF_STATEMENT, Rule, read_rule
+from svc_segmentation.domain.segments import Draft, Judge, Preview, RuleSet, Segment, find_circle, in_order
 from svc_segmentation.domain.syntax import RuleError, explain
 from svc_segmentation.store import judging
 from svc_segmentation.store.locks import hold_evaluation, hold_rules
@@ -120,6 +120,18 @@ def _check_references(name: str, rule: Rule, rule_set: RuleSet, field: str) -> N
     circle = find_circle(name, {**references, name: rule.segments})
     if circle:
         raise Invalid.field(field, f"a segment cannot depend on itself: {' → '.join(circle)}", reason="SEGMENT_CIRCLE")
+    _check_size(name, rule, rule_set, field)
+
+
+def _check_size(name: str, rule: Rule, rule_set: RuleSet, field: str) -> None:
+    """Refuse a rule with which some segment, together with all that it refers to, would not fit into a statement."""
+    others = [judge for judge in rule_set.judges if judge.name != name]
+    after = RuleSet(0, in_order([*others, Judge("", name, 0, rule)]))
+    for judge in after.affected_by({name}):
+        if not after.size_of({judge.name}).fits(MOST_OF_STATEMENT):
+            raise Invalid.field(
+                field, f"{judge.name}, with all segments that it refers to, asks too much", reason="RULE_TOO_LARGE"
+            )
 
 
 def _check_known(rule: Rule, rule_set: RuleSet, field: str, *, but: str = "") -> None:

@@ -22,7 +22,7 @@ GRACE = timedelta(minutes=1)
 
 
 async def evaluate_waiting(tx: Transaction, rulebook: Rulebook, *, now: datetime, most: int) -> int:
-    """Evaluate some of those who changed or are due; returns how many, 0 when nobody waits."""
+    """Evaluate some of those who changed or are due; returns `most` when more may be waiting."""
     memberships = MembershipStore(tx)
     if not await memberships.something_waits(to_us(now)):
         return 0
@@ -33,9 +33,9 @@ async def evaluate_waiting(tx: Transaction, rulebook: Rulebook, *, now: datetime
         await memberships.forget_due()
         return len(changed)
     due = await memberships.take_due(to_us(now), most)
-    ids = {*changed, *due}
-    await _settle(tx, rules.statement, ids, now)
-    return len(ids)
+    for statement in rules.statements:
+        await _settle(tx, statement, {*changed, *due}, now)
+    return max(len(changed), len(due))
 
 
 async def evaluate_everybody(
@@ -52,9 +52,9 @@ async def evaluate_everybody(
             if not profiles:
                 await SegmentStore(tx).note_evaluated(segment_id, judge.rule_version)
                 return
-            about = {affected.name for affected in rule_set.affected_by({judge.name})}
-            statement = asking(rule_set.needed_for(about), about, every_segment=False)
-            await _settle(tx, statement, profiles, now)
+            for names in rule_set.groups(rule_set.affected_by({judge.name})):
+                statement = asking(rule_set.needed_for(names), names, every_segment=False)
+                await _settle(tx, statement, profiles, now)
         after = profiles[-1]
 
 

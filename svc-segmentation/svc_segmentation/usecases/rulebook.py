@@ -24,10 +24,10 @@ class Rules:
         return self.rule_set.watch
 
     @cached_property
-    def statement(self) -> Statement:
-        """The statement that asks every rule."""
-        judges = self.rule_set.judges
-        return asking(judges, {judge.name for judge in judges}, every_segment=True)
+    def statements(self) -> list[Statement]:
+        """The statements that ask every rule: one, until there are hundreds of rules."""
+        groups = self.rule_set.groups(self.rule_set.judges)
+        return [asking(self.rule_set.needed_for(names), names, every_segment=len(groups) == 1) for names in groups]
 
 
 class Rulebook:
