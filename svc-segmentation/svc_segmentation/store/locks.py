@@ -9,9 +9,10 @@ Evaluation is always locked before rules.
 
 from chassis.database import Transaction
 
-# Everything in these transactions is looked up by key. A plan that was made while a table was still empty must not read
-# it from end to end once it has grown, until PostgreSQL happens to analyse it.
-_BY_KEY = "set_config('enable_seqscan', 'off', true)"
+# Everything in these transactions is looked up by key, so one plan is right for every batch, and making it again each
+# time would cost more than running it. A plan that was made while a table was still empty must not read it from end to
+# end once it has grown, until PostgreSQL happens to analyse it.
+_BY_KEY = "set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 _SPACE = 8
 _EVALUATION = 1
