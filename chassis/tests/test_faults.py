@@ -18,7 +18,7 @@ from chassis.settings import ServiceSettings
 from chassis.streams import RESOLVED, Subscription
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch
-from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1 import identity_pb2
 
 from chassis import mapping
 
@@ -32,7 +32,11 @@ async def on_resolved(tx: Transaction, batches: Sequence[EventBatch]) -> None:
     events = [event for batch in batches for event in batch.events]
     ids = [UUID(bytes=event.fragment_id) for event in events]
     for change in await mapping.learn(tx, ids, ids, [1] * len(ids)):
-        tx.publish(pb.FragmentsRemapped(mappings=[pb.FragmentMapping(fragment_id=change.fragment_id.bytes)]))
+        tx.publish(
+            identity_pb2.FragmentsRemapped(
+                mappings=[identity_pb2.FragmentMapping(fragment_id=change.fragment_id.bytes)]
+            )
+        )
 
 
 def build(settings: Settings) -> Service:
@@ -91,7 +95,7 @@ async def handled_and_announced(service: RunningService) -> tuple[set[UUID], lis
         rows = await tx.rows("SELECT fragment_id FROM fragment_profiles")
     announced = [
         UUID(bytes=change.fragment_id)
-        for message in await service.published(pb.FragmentsRemapped)
+        for message in await service.published(identity_pb2.FragmentsRemapped)
         for change in message.mappings
     ]
     return {row.fragment_id for row in rows}, sorted(announced)

@@ -19,6 +19,7 @@ from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.operations.v1 import operations_pb2 as operations
 from dangol.operations.v1.operations_pb2_grpc import DeadLetterServiceStub
+from dangol.profile.v1 import identity_pb2
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import (
     ProfileServiceServicer,
@@ -68,15 +69,15 @@ async def on_resolved(tx: Transaction, messages: Sequence[EventBatch]) -> None:
         [event.mapping_revision for event in events],
     )
     if changed:
-        mappings = [pb.FragmentMapping(fragment_id=c.fragment_id.bytes) for c in changed]
-        tx.publish(pb.FragmentsRemapped(mappings=mappings))
+        mappings = [identity_pb2.FragmentMapping(fragment_id=c.fragment_id.bytes) for c in changed]
+        tx.publish(identity_pb2.FragmentsRemapped(mappings=mappings))
 
 
 attempts: list[str] = []
 traces: list[int] = []
 
 
-async def on_conflict(tx: Transaction, deliveries: Sequence[Delivery[pb.ProfilesMerged]]) -> None:
+async def on_conflict(tx: Transaction, deliveries: Sequence[Delivery[identity_pb2.ProfilesMerged]]) -> None:
     """Fail at the first delivery."""
     attempts.extend(f"{d.message_id}#{d.delivered_count}" for d in deliveries)
     if not any(d.redelivered for d in deliveries):
@@ -95,7 +96,7 @@ def build(settings: Settings) -> Service:
         ],
         subscriptions=[
             Subscription(EventBatch, on_resolved, subject=RESOLVED),
-            Subscription(pb.ProfilesMerged, on_conflict, inbox=False),
+            Subscription(identity_pb2.ProfilesMerged, on_conflict, inbox=False),
         ],
     )
 
@@ -123,13 +124,13 @@ def batch(*names: str, fragment: UUID | None = None, revision: int = 1) -> Event
 async def test_handles_a_message_once_however_often_it_comes(service: RunningService) -> None:
     """The inbox skips a message id that was handled before, even when the broker has forgotten it."""
     fragment = uuid4()
-    before = len(await service.published(pb.FragmentsRemapped))
+    before = len(await service.published(identity_pb2.FragmentsRemapped))
     await service.deliver(batch("a", fragment=fragment), subject="events.resolved.0", message_ids=["once"])
     # Another subject makes another broker key; the id is the same.
     async with service.database.snapshot() as tx:
         assert await tx.value("SELECT count(*) FROM inbox WHERE message_id = 'once'") == 1
         assert await mapping.profile_of(tx, fragment) == fragment
-    assert len(await service.published(pb.FragmentsRemapped)) == before + 1
+    assert len(await service.published(identity_pb2.FragmentsRemapped)) == before + 1
 
 
 async def test_buries_poison_and_handles_its_neighbours(service: RunningService) -> None:
@@ -154,7 +155,7 @@ async def test_buries_poison_and_handles_its_neighbours(service: RunningService)
 
 async def test_tries_again_what_failed(service: RunningService) -> None:
     """An unforeseen error leads to another delivery."""
-    await service.deliver(pb.ProfilesMerged(profile_id="prf_x"), message_ids=["flaky"])
+    await service.deliver(identity_pb2.ProfilesMerged(profile_id="prf_x"), message_ids=["flaky"])
     assert attempts == ["flaky#1", "flaky#2"]
 
 

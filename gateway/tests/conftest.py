@@ -24,7 +24,7 @@ from chassis.settings import ServiceSettings
 from chassis.testing import TOKEN_KEY
 from dangol.events.v1.events_pb2 import Event, EventBatch, RejectedEvent, RejectedEventBatch
 from dangol.metrics.v1 import metrics_pb2, metrics_pb2_grpc
-from dangol.profile.v1 import profile_pb2, profile_pb2_grpc
+from dangol.profile.v1 import identity_pb2, identity_pb2_grpc, profile_pb2, profile_pb2_grpc
 from dangol.recommend.v1 import recommend_pb2, recommend_pb2_grpc
 from dangol.segmentation.v1 import segmentation_pb2, segmentation_pb2_grpc
 from gateway.app import build
@@ -204,10 +204,14 @@ class _Profiles(profile_pb2_grpc.ProfileServiceServicer):
         profile.first_seen_time.FromJsonString("2026-11-01T00:00:00Z")
         return profile_pb2.GetProfileResponse(profile=profile)
 
+
+class _Identity(identity_pb2_grpc.IdentityServiceServicer):
+    """Answers what it was asked."""
+
     async def ListIdentityConflicts(
-        self, request: profile_pb2.ListIdentityConflictsRequest, context: grpc.aio.ServicerContext
-    ) -> profile_pb2.ListIdentityConflictsResponse:
-        return profile_pb2.ListIdentityConflictsResponse(next_page_token=f"{request.profile}/{request.page_size}")
+        self, request: identity_pb2.ListIdentityConflictsRequest, context: grpc.aio.ServicerContext
+    ) -> identity_pb2.ListIdentityConflictsResponse:
+        return identity_pb2.ListIdentityConflictsResponse(next_page_token=f"{request.profile}/{request.page_size}")
 
 
 class _Segments(segmentation_pb2_grpc.SegmentationServiceServicer):
@@ -286,6 +290,11 @@ async def services() -> AsyncIterator[str]:
                 "dangol.profile.v1.ProfileService",
                 profile_pb2_grpc.add_ProfileServiceServicer_to_server,
                 _Profiles(),
+            ),
+            Servicer(
+                "dangol.profile.v1.IdentityService",
+                identity_pb2_grpc.add_IdentityServiceServicer_to_server,
+                _Identity(),
             ),
             Servicer(
                 "dangol.segmentation.v1.SegmentationService",

@@ -12,7 +12,7 @@ from chassis.identity import IdentityKey, ProfileId, format_profile_id
 from chassis.pages import decode_token, encode_token
 from dangol.events.v1.events_pb2 import EventBatch, EventType
 from dangol.feedback.v1 import feedback_pb2 as pb
-from dangol.profile.v1.profile_pb2 import FragmentMapping
+from dangol.profile.v1.identity_pb2 import FragmentMapping
 
 from svc_feedback.domain.feedback import EVENT_NAMES, Choice, Draft, Feedback, Kept, Kind, Summary, read_event
 from svc_feedback.domain.sentiment import Sentiment

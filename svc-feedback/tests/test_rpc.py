@@ -10,7 +10,7 @@ from chassis.identity import Identifier, IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.feedback.v1 import feedback_pb2 as pb
 from dangol.feedback.v1.feedback_pb2_grpc import FeedbackServiceStub
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from google.protobuf.timestamp_pb2 import Timestamp
 from svc_feedback.app import build
 from svc_feedback.settings import Settings

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pyarrow as pa
 from chassis.streams import RESOLVED, Delivery, StreamSubscription
 from dangol.events.v1.events_pb2 import EventBatch
-from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved
 
 from svc_metrics import domain, usecases, wire

@@ -17,7 +17,7 @@ from chassis.pages import decode_token, encode_token
 from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
-from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentSaved
 from google.protobuf.struct_pb2 import Struct
 

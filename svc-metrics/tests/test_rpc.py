@@ -14,7 +14,7 @@ from chassis.testing import IDENTITY_KEY, RunningService
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceStub
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted, SegmentSaved
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp

@@ -10,7 +10,7 @@ from chassis.errors import Invalid
 from chassis.identity import FragmentId, ProfileId
 from chassis.pages import encode_token
 from dangol.events.v1.events_pb2 import Event, EventType
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from google.protobuf import json_format
 from svc_metrics import wire
 from svc_metrics.domain import EVENT_SCHEMA, Mapping

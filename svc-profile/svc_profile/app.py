@@ -8,12 +8,16 @@ from chassis.database import Database
 from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service
+from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
+from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
 
 from svc_profile.consumers import subscriptions
 from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
-from svc_profile.rpc import ProfileRpc
+from svc_profile.rpc.identity import IdentityRpc
+from svc_profile.rpc.ingest import IngestRpc
+from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.settings import Settings
 
 
@@ -31,7 +35,17 @@ def build(settings: Settings) -> Service:
                 "dangol.profile.v1.ProfileService",
                 add_ProfileServiceServicer_to_server,
                 ProfileRpc(database, key),
-            )
+            ),
+            Servicer(
+                "dangol.profile.v1.IdentityService",
+                add_IdentityServiceServicer_to_server,
+                IdentityRpc(database, key),
+            ),
+            Servicer(
+                "dangol.profile.v1.IngestService",
+                add_IngestServiceServicer_to_server,
+                IngestRpc(database),
+            ),
         ],
         subscriptions=subscriptions(Namer(key, settings.identifier_traits), settings.batch_messages),
         jobs=jobs(database, settings),

@@ -7,8 +7,11 @@ from chassis.database import Transaction
 from chassis.streams import COLLECTED, REJECTED, Delivery, Subscription
 from dangol.events.v1.events_pb2 import EventBatch, RejectedEventBatch
 
-from svc_profile import usecases, wire
 from svc_profile.domain.events import Namer
+from svc_profile.usecases.collecting import collect
+from svc_profile.usecases.rejected import keep_rejected
+from svc_profile.wire.collecting import read_batch, resolved_batch
+from svc_profile.wire.rejected import read_rejected
 
 
 class Collecting:
@@ -19,11 +22,11 @@ class Collecting:
 
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
-        batches = [wire.read_batch(each.message_id, each.message, self._namer) for each in deliveries]
-        collected = await usecases.collect(tx, batches)
+        batches = [read_batch(each.message_id, each.message, self._namer) for each in deliveries]
+        collected = await collect(tx, batches)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
-                resolved = wire.resolved_batch(delivery.message, batch.events, kept, collected.placements)
+                resolved = resolved_batch(delivery.message, batch.events, kept, collected.placements)
                 tx.publish_after_commit(
                     delivery.subject.replace("collected", "resolved"),
                     resolved.SerializeToString(),
@@ -33,7 +36,7 @@ class Collecting:
 
 async def on_rejected(tx: Transaction, batches: Sequence[RejectedEventBatch]) -> None:
     """Keep what the gateway did not take."""
-    await usecases.keep_rejected(tx, wire.read_rejected(batches))
+    await keep_rejected(tx, read_rejected(batches))
 
 
 def subscriptions(namer: Namer, batch_messages: int) -> tuple[Subscription, ...]:

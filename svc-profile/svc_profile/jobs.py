@@ -7,8 +7,9 @@ from chassis.database import Database
 from chassis.jobs import Job
 
 from chassis import clock
-from svc_profile import usecases
 from svc_profile.settings import Settings
+from svc_profile.usecases.collecting import forget_seen
+from svc_profile.usecases.rejected import forget_rejected
 
 
 class Forgetting:
@@ -23,7 +24,7 @@ class Forgetting:
         more = True
         while more:
             async with self._database.transaction() as tx:
-                more = await usecases.forget_seen(tx, self._settings.seen_days)
+                more = await forget_seen(tx, self._settings.seen_days)
 
     async def forget_rejected(self) -> None:
         """Forget rejected events that are past their time."""
@@ -31,7 +32,7 @@ class Forgetting:
         more = True
         while more:
             async with self._database.transaction() as tx:
-                more = await usecases.forget_rejected(tx, before)
+                more = await forget_rejected(tx, before)
 
 
 def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:

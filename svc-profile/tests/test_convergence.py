@@ -16,7 +16,6 @@ from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from svc_profile import wire
 from svc_profile.app import build
 from svc_profile.consumers import Collecting
 from svc_profile.domain.claims import Claim, Link, Pair, admit, claims_of, eligible_claims
@@ -25,6 +24,8 @@ from svc_profile.domain.fragments import Fragment, learn
 from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.settings import Settings
+from svc_profile.wire.collecting import read_event
+from svc_profile.wire.profiles import profile_id, profile_to_proto
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 NAMER = Namer(KEY, {"loyalty": "loyalty"})
@@ -102,7 +103,7 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Message], list[list[Message]]]:
 
 
 def read(history: Iterable[Message]) -> list[Event]:
-    events = [wire.read_event(message, NAMER) for message in history]
+    events = [read_event(message, NAMER) for message in history]
     return [event for event in events if event.names.seen]
 
 
@@ -201,9 +202,9 @@ async def assert_known(service: RunningService, expected: Iterable[Profile]) -> 
     """Every reference to every customer gets the same bytes."""
     stub = service.stub(ProfileServiceStub)
     for profile in expected:
-        answer = pb.GetProfileResponse(profile=wire.profile_to_proto(profile)).SerializeToString(deterministic=True)
+        answer = pb.GetProfileResponse(profile=profile_to_proto(profile)).SerializeToString(deterministic=True)
         references = [f"{known.namespace}:{known.value}" for known in profile.known_as]
-        for reference in [wire.profile_id(profile.profile), *references]:
+        for reference in [profile_id(profile.profile), *references]:
             got = await stub.GetProfile(pb.GetProfileRequest(profile=reference))
             assert got.SerializeToString(deterministic=True) == answer
 

@@ -14,7 +14,10 @@ from chassis.streams import Delivery
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1 import events_pb2
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.profile.v1 import identity_pb2, ingest_pb2
 from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
+from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from google.protobuf.json_format import MessageToDict
 from svc_profile.app import build
@@ -64,8 +67,8 @@ async def profile(service: RunningService, reference: str) -> pb.Profile:
 
 
 async def conflicts(service: RunningService, reference: str = "", **fields: Any) -> Any:
-    request = pb.ListIdentityConflictsRequest(profile=reference, **fields)
-    return await service.stub(ProfileServiceStub).ListIdentityConflicts(request)
+    request = identity_pb2.ListIdentityConflictsRequest(profile=reference, **fields)
+    return await service.stub(IdentityServiceStub).ListIdentityConflicts(request)
 
 
 async def resolved(service: RunningService, *message_ids: str) -> list[Event]:
@@ -298,7 +301,7 @@ async def test_resolved_events_and_mappings_agree(service: RunningService, tag: 
     for each in await resolved(service, before.message_id, during.message_id, after.message_id):
         mapping = each.mapping_revision, each.profile_id
         known[each.fragment_id] = max(known.get(each.fragment_id, mapping), mapping)
-    for message in await service.published(pb.FragmentsRemapped):
+    for message in await service.published(identity_pb2.FragmentsRemapped):
         for m in message.mappings:
             known[m.fragment_id] = max(known.get(m.fragment_id, (0, b"")), (m.revision, m.profile_id))
     for reference in (f"anonymous_id:{visitor}", f"user_id:{user}", f"email:{mail}"):
@@ -316,7 +319,7 @@ async def test_a_merge_is_announced_and_the_absorbed_id_resolves(service: Runnin
         event("identify", at=2, anonymous_id=visitor, user_id=user, traits={"email": f"{tag}@example.com"}),
     )
     kept = (await profile(service, absorbed)).profile_id
-    mine = [m for m in await service.published(pb.ProfilesMerged) if m.profile_id == kept]
+    mine = [m for m in await service.published(identity_pb2.ProfilesMerged) if m.profile_id == kept]
     assert [list(m.absorbed_profile_ids) for m in mine] == [[absorbed]]
     assert mine[0].evidence_time.ToMicroseconds() == START_US + 2 * MINUTE_US
     assert kept == prf(f"anonymous_id:{visitor}")
@@ -327,8 +330,8 @@ async def test_nobodys_event_is_rejected_and_its_neighbours_are_kept(service: Ru
     nobody = event("page", user_id="null", anonymous_id="[object Object]")
     await collect(service, nobody, event("page", user_id=f"u-{tag}"))
     assert dict((await profile(service, f"user_id:u-{tag}")).event_counts) == {"page": 1}
-    request = pb.ListRejectedEventsRequest(message_id=nobody.message_id)
-    answer = await service.stub(ProfileServiceStub, ["events.read"]).ListRejectedEvents(request)
+    request = ingest_pb2.ListRejectedEventsRequest(message_id=nobody.message_id)
+    answer = await service.stub(IngestServiceStub, ["events.read"]).ListRejectedEvents(request)
     assert [(e.reason, e.source) for e in answer.rejected_events] == [("NO_USABLE_IDENTIFIER", "web")]
     assert not await resolved(service, nobody.message_id)
 
@@ -369,8 +372,8 @@ async def test_rejected_events_are_listed_newest_first_in_pages(service: Running
         for n in range(5)
     ]
     await service.deliver(events_pb2.RejectedEventBatch(events=rejected), subject="events.rejected")
-    stub = service.stub(ProfileServiceStub)
-    request = pb.ListRejectedEventsRequest(source=f"key-{tag}", page_size=2)
+    stub = service.stub(IngestServiceStub)
+    request = ingest_pb2.ListRejectedEventsRequest(source=f"key-{tag}", page_size=2)
     found = []
     while True:
         answer = await stub.ListRejectedEvents(request)
@@ -380,7 +383,7 @@ async def test_rejected_events_are_listed_newest_first_in_pages(service: Running
             break
     assert found == [(f"r{n}-{tag}", n) for n in (4, 3, 2, 1, 0)]
     by_reason = await stub.ListRejectedEvents(
-        pb.ListRejectedEventsRequest(source=f"key-{tag}", reason="EVENT_TOO_LARGE")
+        ingest_pb2.ListRejectedEventsRequest(source=f"key-{tag}", reason="EVENT_TOO_LARGE")
     )
     assert [e.position for e in by_reason.rejected_events] == [3, 1]
     assert by_reason.rejected_events[0].body == '{"name":"김\ufffd'
@@ -428,8 +431,10 @@ async def test_a_reference_that_names_nobody_is_refused(
     "token", ["rubbish", "e30x", "eyJ0aW1lIjoxfQ", "eyJ0aW1lIjoxLCJjaGlsZCI6InoiLCJwYXJlbnQiOiJ6In0"]
 )
 async def test_a_page_token_of_ones_own_making_is_refused(service: RunningService, token: str) -> None:
-    stub = service.stub(ProfileServiceStub)
+    stub = service.stub(IngestServiceStub)
     with pytest.raises(grpc.aio.AioRpcError, match="page_token"):
-        await stub.ListIdentityConflicts(pb.ListIdentityConflictsRequest(page_token=token))
+        await service.stub(IdentityServiceStub).ListIdentityConflicts(
+            identity_pb2.ListIdentityConflictsRequest(page_token=token)
+        )
     with pytest.raises(grpc.aio.AioRpcError, match="page_token"):
-        await stub.ListRejectedEvents(pb.ListRejectedEventsRequest(page_token=token))
+        await stub.ListRejectedEvents(ingest_pb2.ListRejectedEventsRequest(page_token=token))

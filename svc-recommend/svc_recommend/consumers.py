@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from chassis.database import Transaction
 from chassis.streams import RESOLVED, Subscription
 from dangol.events.v1.events_pb2 import EventBatch
-from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 
 from svc_recommend import wire
 from svc_recommend.domain.customers import FragmentKey, Placement

@@ -10,7 +10,7 @@ from chassis.clock import to_timestamp
 from chassis.errors import Invalid
 from chassis.identity import ProfileId, format_profile_id
 from dangol.events.v1 import events_pb2
-from dangol.profile.v1 import profile_pb2
+from dangol.profile.v1 import identity_pb2
 from dangol.recommend.v1 import recommend_pb2 as pb
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
@@ -58,7 +58,7 @@ def _keep_newest(placements: dict[bytes, Placement], fragment_id: bytes, profile
         placements[fragment_id] = Placement(profile_id, revision)
 
 
-def read_mappings(messages: Iterable[profile_pb2.FragmentsRemapped]) -> dict[bytes, Placement]:
+def read_mappings(messages: Iterable[identity_pb2.FragmentsRemapped]) -> dict[bytes, Placement]:
     """Return where fragments were moved to."""
     placements: dict[bytes, Placement] = {}
     for message in messages:

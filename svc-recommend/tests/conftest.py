@@ -10,7 +10,7 @@ from chassis.identity import FragmentId, Identifier, IdentityKey
 from chassis.streams import RESOLVED
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import EVENT_TYPE_TRACK, Event, EventBatch
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.recommend.v1 import recommend_pb2 as pb
 from dangol.recommend.v1.recommend_pb2_grpc import RecommendServiceStub
 from svc_recommend.app import build

@@ -20,7 +20,7 @@ from chassis.events import (
 )
 from chassis.identity import format_profile_id
 from dangol.events.v1 import events_pb2
-from dangol.profile.v1.profile_pb2 import FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 
 from chassis import pages

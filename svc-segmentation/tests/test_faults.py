@@ -15,7 +15,7 @@ from chassis.ids import new_ulid
 from chassis.service import Runner
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 from dangol.segmentation.v1.segmentation_pb2_grpc import SegmentationServiceStub
 from svc_segmentation.app import build

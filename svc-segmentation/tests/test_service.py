@@ -17,7 +17,7 @@ from chassis.clock import to_us
 from chassis.identity import Identifier, IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
-from dangol.profile.v1.profile_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 from dangol.segmentation.v1.segmentation_pb2_grpc import SegmentationServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask

@@ -29,7 +29,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/profile/v1/profile.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\nIdentifier\x12 \n\tnamespace\x18\x01 \x01(\tB\r\x8a\xbc\x18\t\"user_id\"\x12&\n\x05value\x18\x02 \x01(\tB\x17\xf8\xbb\x18\x01\x8a\xbc\x18\x0f\"customer-0001\"\x12\x33\n\x0f\x66irst_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe0\x03\n\x07Profile\x12\x18\n\nprofile_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12-\n\x06traits\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12\x33\n\x0f\x66irst_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x41\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32+.dangol.profile.v1.Profile.EventCountsEntry\x12\x38\n\x07revenue\x18\x07 \x03(\x0b\x32\'.dangol.profile.v1.Profile.RevenueEntry\x12\x0e\n\x06groups\x18\x08 \x03(\t\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cRevenueEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"P\n\x11GetProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\"A\n\x12GetProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.dangol.profile.v1.Profile\"\xc8\x01\n\x10IdentityConflict\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63laiming_profile_id\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x1cListIdentityConflictsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityConflict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xac\x01\n\rRejectedEvent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08position\x18\x05 \x01(\x05\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x04\x62ody\x18\x07 \x01(\tB\x04\xf8\xbb\x18\x01\"\xa7\x01\n\x19ListRejectedEventsRequest\x12\x1b\n\nmessage_id\x18\x01 \x01(\tB\x07\x82\xbc\x18\x03\x10\x80\x08\x12\x16\n\x06reason\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12\x16\n\x06source\x18\x03 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12)\n\tpage_size\x18\x04 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x05 \x01(\t\"p\n\x1aListRejectedEventsResponse\x12\x39\n\x0frejected_events\x18\x01 \x03(\x0b\x32 .dangol.profile.v1.RejectedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0f\x46ragmentMapping\x12\x13\n\x0b\x66ragment_id\x18\x01 \x01(\x0c\x12\x12\n\nprofile_id\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x11\x46ragmentsRemapped\x12\x34\n\x08mappings\x18\x01 \x03(\x0b\x32\".dangol.profile.v1.FragmentMapping\"u\n\x0eProfilesMerged\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x61\x62sorbed_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xfa\x03\n\x0eProfileService\x12\x96\x01\n\nGetProfile\x12$.dangol.profile.v1.GetProfileRequest\x1a%.dangol.profile.v1.GetProfileResponse\";\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\x12\x16/v1/profiles/{profile}b\x07profile\x12\xae\x01\n\x15ListIdentityConflicts\x12/.dangol.profile.v1.ListIdentityConflictsRequest\x1a\x30.dangol.profile.v1.ListIdentityConflictsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-conflicts\x12\x9d\x01\n\x12ListRejectedEvents\x12,.dangol.profile.v1.ListRejectedEventsRequest\x1a-.dangol.profile.v1.ListRejectedEventsResponse\"*\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rejected-eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/profile/v1/profile.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\nIdentifier\x12 \n\tnamespace\x18\x01 \x01(\tB\r\x8a\xbc\x18\t\"user_id\"\x12&\n\x05value\x18\x02 \x01(\tB\x17\xf8\xbb\x18\x01\x8a\xbc\x18\x0f\"customer-0001\"\x12\x33\n\x0f\x66irst_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe0\x03\n\x07Profile\x12\x18\n\nprofile_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12-\n\x06traits\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12\x33\n\x0f\x66irst_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x41\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32+.dangol.profile.v1.Profile.EventCountsEntry\x12\x38\n\x07revenue\x18\x07 \x03(\x0b\x32\'.dangol.profile.v1.Profile.RevenueEntry\x12\x0e\n\x06groups\x18\x08 \x03(\t\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cRevenueEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"P\n\x11GetProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\"A\n\x12GetProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.dangol.profile.v1.Profile2\xa9\x01\n\x0eProfileService\x12\x96\x01\n\nGetProfile\x12$.dangol.profile.v1.GetProfileRequest\x1a%.dangol.profile.v1.GetProfileResponse\";\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\x12\x16/v1/profiles/{profile}b\x07profileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,26 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILE'].fields_by_name['traits']._serialized_options = b'\370\273\030\001'
   _globals['_GETPROFILEREQUEST'].fields_by_name['profile']._loaded_options = None
   _globals['_GETPROFILEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
-  _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['profile']._loaded_options = None
-  _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['profile']._serialized_options = b'\370\273\030\001\202\274\030\003\020\200\010'
-  _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
-  _globals['_REJECTEDEVENT'].fields_by_name['body']._loaded_options = None
-  _globals['_REJECTEDEVENT'].fields_by_name['body']._serialized_options = b'\370\273\030\001'
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['message_id']._loaded_options = None
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['message_id']._serialized_options = b'\202\274\030\003\020\200\010'
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['reason']._loaded_options = None
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['reason']._serialized_options = b'\202\274\030\002\020d'
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['source']._loaded_options = None
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['source']._serialized_options = b'\202\274\030\002\020d'
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_PROFILESERVICE'].methods_by_name['GetProfile']._loaded_options = None
   _globals['_PROFILESERVICE'].methods_by_name['GetProfile']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002!\022\026/v1/profiles/{profile}b\007profile'
-  _globals['_PROFILESERVICE'].methods_by_name['ListIdentityConflicts']._loaded_options = None
-  _globals['_PROFILESERVICE'].methods_by_name['ListIdentityConflicts']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002\030\022\026/v1/identity-conflicts'
-  _globals['_PROFILESERVICE'].methods_by_name['ListRejectedEvents']._loaded_options = None
-  _globals['_PROFILESERVICE'].methods_by_name['ListRejectedEvents']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002\025\022\023/v1/rejected-events'
   _globals['_IDENTIFIER']._serialized_start=214
   _globals['_IDENTIFIER']._serialized_end=405
   _globals['_PROFILE']._serialized_start=408
@@ -82,24 +64,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROFILEREQUEST']._serialized_end=970
   _globals['_GETPROFILERESPONSE']._serialized_start=972
   _globals['_GETPROFILERESPONSE']._serialized_end=1037
-  _globals['_IDENTITYCONFLICT']._serialized_start=1040
-  _globals['_IDENTITYCONFLICT']._serialized_end=1240
-  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_start=1242
-  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_end=1365
-  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_start=1367
-  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_end=1479
-  _globals['_REJECTEDEVENT']._serialized_start=1482
-  _globals['_REJECTEDEVENT']._serialized_end=1654
-  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_start=1657
-  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_end=1824
-  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_start=1826
-  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_end=1938
-  _globals['_FRAGMENTMAPPING']._serialized_start=1940
-  _globals['_FRAGMENTMAPPING']._serialized_end=2016
-  _globals['_FRAGMENTSREMAPPED']._serialized_start=2018
-  _globals['_FRAGMENTSREMAPPED']._serialized_end=2091
-  _globals['_PROFILESMERGED']._serialized_start=2093
-  _globals['_PROFILESMERGED']._serialized_end=2210
-  _globals['_PROFILESERVICE']._serialized_start=2213
-  _globals['_PROFILESERVICE']._serialized_end=2719
+  _globals['_PROFILESERVICE']._serialized_start=1040
+  _globals['_PROFILESERVICE']._serialized_end=1209
 # @@protoc_insertion_point(module_scope)

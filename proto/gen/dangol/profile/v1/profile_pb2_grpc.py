@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProfileServiceStub:
-    """Reads profiles and what was learnt about identity.
+    """Reads profiles.
     """
 
     def __init__(self, channel):
@@ -40,38 +40,14 @@ class ProfileServiceStub:
                 request_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileRequest.SerializeToString,
                 response_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileResponse.FromString,
                 _registered_method=True)
-        self.ListIdentityConflicts = channel.unary_unary(
-                '/dangol.profile.v1.ProfileService/ListIdentityConflicts',
-                request_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsRequest.SerializeToString,
-                response_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsResponse.FromString,
-                _registered_method=True)
-        self.ListRejectedEvents = channel.unary_unary(
-                '/dangol.profile.v1.ProfileService/ListRejectedEvents',
-                request_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsRequest.SerializeToString,
-                response_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsResponse.FromString,
-                _registered_method=True)
 
 
 class ProfileServiceServicer:
-    """Reads profiles and what was learnt about identity.
+    """Reads profiles.
     """
 
     def GetProfile(self, request, context):
         """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListIdentityConflicts(self, request, context):
-        """Links that were refused because they would have joined two known people, newest first.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListRejectedEvents(self, request, context):
-        """Events that the gateway did not take, with the reason, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,16 +61,6 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     request_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileRequest.FromString,
                     response_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileResponse.SerializeToString,
             ),
-            'ListIdentityConflicts': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListIdentityConflicts,
-                    request_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsRequest.FromString,
-                    response_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsResponse.SerializeToString,
-            ),
-            'ListRejectedEvents': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListRejectedEvents,
-                    request_deserializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsRequest.FromString,
-                    response_serializer=dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dangol.profile.v1.ProfileService', rpc_method_handlers)
@@ -104,7 +70,7 @@ def add_ProfileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProfileService:
-    """Reads profiles and what was learnt about identity.
+    """Reads profiles.
     """
 
     @staticmethod
@@ -124,60 +90,6 @@ class ProfileService:
             '/dangol.profile.v1.ProfileService/GetProfile',
             dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileRequest.SerializeToString,
             dangol_dot_profile_dot_v1_dot_profile__pb2.GetProfileResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListIdentityConflicts(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/dangol.profile.v1.ProfileService/ListIdentityConflicts',
-            dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsRequest.SerializeToString,
-            dangol_dot_profile_dot_v1_dot_profile__pb2.ListIdentityConflictsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListRejectedEvents(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/dangol.profile.v1.ProfileService/ListRejectedEvents',
-            dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsRequest.SerializeToString,
-            dangol_dot_profile_dot_v1_dot_profile__pb2.ListRejectedEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

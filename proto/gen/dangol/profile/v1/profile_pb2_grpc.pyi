@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProfileServiceStub:
-    """Reads profiles and what was learnt about identity."""
+    """Reads profiles."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,25 +35,17 @@ class ProfileServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ProfileServiceAsyncStub: ...
     GetProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]
     """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
-    ListIdentityConflicts: _grpc.UnaryUnaryMultiCallable[_profile_pb2.ListIdentityConflictsRequest, _profile_pb2.ListIdentityConflictsResponse]
-    """Links that were refused because they would have joined two known people, newest first."""
-    ListRejectedEvents: _grpc.UnaryUnaryMultiCallable[_profile_pb2.ListRejectedEventsRequest, _profile_pb2.ListRejectedEventsResponse]
-    """Events that the gateway did not take, with the reason, newest first."""
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
-    """Reads profiles and what was learnt about identity."""
+    """Reads profiles."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]  # type: ignore[assignment]
     """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
-    ListIdentityConflicts: _aio.UnaryUnaryMultiCallable[_profile_pb2.ListIdentityConflictsRequest, _profile_pb2.ListIdentityConflictsResponse]  # type: ignore[assignment]
-    """Links that were refused because they would have joined two known people, newest first."""
-    ListRejectedEvents: _aio.UnaryUnaryMultiCallable[_profile_pb2.ListRejectedEventsRequest, _profile_pb2.ListRejectedEventsResponse]  # type: ignore[assignment]
-    """Events that the gateway did not take, with the reason, newest first."""
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads profiles and what was learnt about identity."""
+    """Reads profiles."""
 
     @_abc_1.abstractmethod
     def GetProfile(
@@ -62,21 +54,5 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_profile_pb2.GetProfileResponse, _abc.Awaitable[_profile_pb2.GetProfileResponse]]:
         """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
-
-    @_abc_1.abstractmethod
-    def ListIdentityConflicts(
-        self,
-        request: _profile_pb2.ListIdentityConflictsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_profile_pb2.ListIdentityConflictsResponse, _abc.Awaitable[_profile_pb2.ListIdentityConflictsResponse]]:
-        """Links that were refused because they would have joined two known people, newest first."""
-
-    @_abc_1.abstractmethod
-    def ListRejectedEvents(
-        self,
-        request: _profile_pb2.ListRejectedEventsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_profile_pb2.ListRejectedEventsResponse, _abc.Awaitable[_profile_pb2.ListRejectedEventsResponse]]:
-        """Events that the gateway did not take, with the reason, newest first."""
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What svc-profile does: learn from events, know who is who, and tell."""
+"""Learn from collected events, and know who is who."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chassis.database import Transaction
-from chassis.errors import NotFound
 
-from svc_profile import wire
 from svc_profile.domain import identity
 from svc_profile.domain.claims import Claim, Pair, admit, claims_of
 from svc_profile.domain.events import Batch, Event, FragmentKey
 from svc_profile.domain.fragments import Fragment, learn
-from svc_profile.domain.identity import Conflict, Placement
-from svc_profile.domain.profiles import Profile, fold_profile
+from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import NOBODY, RejectedEvent
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.plans import look_up_by_index
-from svc_profile.store.rejected import Filter, RejectedStore
+from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.seen import SeenStore
+from svc_profile.wire.identity import fragments_remapped, profiles_merged
 
 _FORGET_AT_ONCE = 20_000
 
@@ -109,49 +107,12 @@ async def _relink(
     component = await links.component(around.seeds - new.keys())
     change = identity.reconcile(component, admission, around, new)
     await links.put(change.links)
-    for message in wire.fragments_remapped(await links.place(change.moved)):
+    for message in fragments_remapped(await links.place(change.moved)):
         tx.publish(message)
     for merge in change.merges:
-        tx.publish(wire.profiles_merged(merge))
-
-
-async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
-    """Return the customer whom a fragment belongs to."""
-    found = await FragmentStore(tx).profile(fragment)
-    if found is None:
-        raise NotFound("nobody is known by this reference")
-    profile, fragments = found
-    return fold_profile(profile, fragments)
-
-
-async def list_conflicts(
-    tx: Transaction, *, of: FragmentKey | None, before: tuple[int, FragmentKey, FragmentKey] | None, most: int
-) -> list[Conflict]:
-    """Return refused links, newest claim first; of one customer when a fragment is named."""
-    fragments = None
-    if of is not None:
-        profile = await get_profile(tx, of)
-        fragments = [known.fragment for known in profile.known_as]
-    return await LinkStore(tx).conflicts(of=fragments, before=before, most=most)
-
-
-async def keep_rejected(tx: Transaction, events: Sequence[RejectedEvent]) -> None:
-    """Keep events that the gateway did not take."""
-    await RejectedStore(tx).put(events)
-
-
-async def list_rejected(
-    tx: Transaction, wanted: Filter, *, before: tuple[int, int] | None, most: int
-) -> list[tuple[tuple[int, int], RejectedEvent]]:
-    """Return events that were not taken, newest first, each with its position in the list."""
-    return await RejectedStore(tx).page(wanted, before=before, most=most)
+        tx.publish(profiles_merged(merge))
 
 
 async def forget_seen(tx: Transaction, days: int) -> bool:
     """Forget some events that no repetition can bring back; tells whether there may be more."""
     return await SeenStore(tx).forget(days=days, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE
-
-
-async def forget_rejected(tx: Transaction, before_us: int) -> bool:
-    """Forget some rejected events that are past their time; tells whether there may be more."""
-    return await RejectedStore(tx).forget(before_us=before_us, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE

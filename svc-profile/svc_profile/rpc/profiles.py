@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who a customer is."""
+
+from chassis.database import Database
+from chassis.identity import IdentityKey
+from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1.profile_pb2_grpc import ProfileServiceServicer
+from grpc.aio import ServicerContext
+
+from svc_profile.usecases.profiles import get_profile
+from svc_profile.wire.profiles import profile_to_proto
+
+
+class ProfileRpc(ProfileServiceServicer):
+    """Reads profiles."""
+
+    def __init__(self, database: Database, key: IdentityKey) -> None:
+        self._database = database
+        self._key = key
+
+    async def GetProfile(self, request: pb.GetProfileRequest, context: ServicerContext) -> pb.GetProfileResponse:
+        """Return one customer."""
+        fragment = self._key.resolve(request.profile).bytes
+        async with self._database.snapshot() as tx:
+            profile = await get_profile(tx, fragment)
+        return pb.GetProfileResponse(profile=profile_to_proto(profile))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collected and resolved events."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+from chassis.events import counted_name, json_object, moves_money, order_amount
+from dangol.events.v1 import events_pb2
+
+from svc_profile.domain.events import NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
+from svc_profile.domain.fragments import storable, storable_text
+from svc_profile.domain.identity import Placement
+from svc_profile.wire.values import FIRST_US, LAST_US
+
+_IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
+_TRACK = events_pb2.EVENT_TYPE_TRACK
+_ALIAS = events_pb2.EVENT_TYPE_ALIAS
+_GROUP = events_pb2.EVENT_TYPE_GROUP
+
+
+def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer) -> Batch:
+    """Read a collected message."""
+    batch_id = blake2b(message_id.encode(), digest_size=16).digest()
+    return Batch(batch_id, [read_event(event, namer) for event in batch.events])
+
+
+def read_event(event: events_pb2.Event, namer: Namer) -> Event:
+    """Read what an event tells; its properties are opened only when it may move money."""
+    kind, source, message_id, time_us = event.type, event.source, event.message_id, event.time_us
+    traits = _traits(event.traits) if kind == _IDENTIFY else NO_TRAITS
+    previous_id = event.previous_id if kind == _ALIAS else ""
+    return Event(
+        event_key(source, message_id),
+        time_us if FIRST_US <= time_us <= LAST_US else min(max(time_us, FIRST_US), LAST_US),
+        storable_text(counted_name(event)),
+        namer.names(event.user_id, event.anonymous_id, previous_id, traits),
+        source,
+        message_id,
+        event.received_time_us,
+        traits,
+        storable_text(event.group_id) if kind == _GROUP else "",
+        _amount(event) if kind == _TRACK and moves_money(event) else None,
+    )
+
+
+def _traits(data: bytes) -> Mapping[str, Any]:
+    return storable(json_object(data)) if data else NO_TRAITS
+
+
+def _amount(event: events_pb2.Event) -> tuple[str, Decimal] | None:
+    amount = order_amount(event.name, json_object(event.properties))
+    return None if amount is None else (amount.currency, amount.value)
+
+
+def resolved_batch(
+    batch: events_pb2.EventBatch,
+    events: Sequence[Event],
+    kept: Sequence[int],
+    placements: Mapping[FragmentKey, Placement],
+) -> events_pb2.EventBatch:
+    """Return the kept events of a collected message, each with its fragment, its profile and the revision of both.
+
+    No event leaves the collected message itself, because it may have to be handled again.
+    """
+    messages = batch.events
+    for position in kept:
+        message, fragment = messages[position], events[position].names.seen[0].fragment
+        placement = placements.get(fragment)
+        message.fragment_id = fragment
+        message.profile_id, message.mapping_revision = placement or (fragment, 0)
+    if len(kept) == len(messages):
+        return batch
+    return events_pb2.EventBatch(events=[messages[position] for position in kept])

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is told about identity."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from chassis.clock import timestamp_from_us
+from dangol.profile.v1 import identity_pb2 as pb
+
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.identity import Conflict, Merge, Placement
+from svc_profile.wire.profiles import identifier_to_proto, profile_id
+from svc_profile.wire.values import bad_token, in_bigint, require_empty
+
+MAX_MAPPINGS = 1_000
+
+
+def fragments_remapped(moved: Mapping[FragmentKey, Placement]) -> Iterator[pb.FragmentsRemapped]:
+    """Say where fragments belong now, in messages of at most 1,000."""
+    items = sorted(moved.items())
+    for start in range(0, len(items), MAX_MAPPINGS):
+        yield pb.FragmentsRemapped(
+            mappings=[
+                pb.FragmentMapping(fragment_id=fragment, profile_id=place.profile, revision=place.revision)
+                for fragment, place in items[start : start + MAX_MAPPINGS]
+            ]
+        )
+
+
+def profiles_merged(merge: Merge) -> pb.ProfilesMerged:
+    """Say which profiles became one."""
+    return pb.ProfilesMerged(
+        profile_id=profile_id(merge.profile),
+        absorbed_profile_ids=[profile_id(absorbed) for absorbed in merge.absorbed],
+        evidence_time=timestamp_from_us(merge.evidence_us),
+    )
+
+
+def conflict_to_proto(conflict: Conflict) -> pb.IdentityConflict:
+    """Write a refused link."""
+    return pb.IdentityConflict(
+        identifier=identifier_to_proto(conflict.identifier),
+        profile_id=profile_id(conflict.profile),
+        claiming_profile_id=profile_id(conflict.claiming_profile),
+        rule=conflict.rule,
+        message_id=conflict.message_id,
+        claim_time=timestamp_from_us(conflict.claim_time_us),
+    )
+
+
+def position_of_conflict(conflict: Conflict) -> dict[str, Any]:
+    """Write where a conflict stands in the list."""
+    child, parent = conflict.pair
+    return {"time": conflict.claim_time_us, "child": child.hex(), "parent": parent.hex()}
+
+
+def conflict_position(token: Mapping[str, Any]) -> tuple[int, FragmentKey, FragmentKey] | None:
+    """Read what `position_of_conflict` wrote; None is the beginning."""
+    match token:
+        case {"time": int(time_us), "child": str(child), "parent": str(parent)}:
+            return in_bigint(time_us), _key(child), _key(parent)
+    require_empty(token)
+    return None
+
+
+def _key(text: str) -> FragmentKey:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 16:
+        raise bad_token()
+    return key
