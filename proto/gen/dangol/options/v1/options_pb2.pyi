@@ -51,6 +51,26 @@ PURPOSE_SERVICE: Purpose.ValueType  # 4
 """Serving the customer: contract, support, the customer's own request."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
+class _WithoutConsent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WithoutConsentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WithoutConsent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WITHOUT_CONSENT_UNSPECIFIED: _WithoutConsent.ValueType  # 0
+    """PERMISSION_DENIED with the reason CONSENT_MISSING."""
+    WITHOUT_CONSENT_IMPERSONAL: _WithoutConsent.ValueType  # 1
+    """An answer that uses nothing of the customer, such as what is popular with everybody."""
+
+class WithoutConsent(_WithoutConsent, metaclass=_WithoutConsentEnumTypeWrapper):
+    """What a method answers about a customer who has not granted its purpose."""
+
+WITHOUT_CONSENT_UNSPECIFIED: WithoutConsent.ValueType  # 0
+"""PERMISSION_DENIED with the reason CONSENT_MISSING."""
+WITHOUT_CONSENT_IMPERSONAL: WithoutConsent.ValueType  # 1
+"""An answer that uses nothing of the customer, such as what is popular with everybody."""
+Global___WithoutConsent: _TypeAlias = WithoutConsent  # noqa: Y015
+
 @_typing.final
 class Rules(_message.Message):
     """Limits on one field. A value outside them is answered with INVALID_ARGUMENT naming the field and the rule."""
@@ -103,6 +123,8 @@ Global___Rules: _TypeAlias = Rules  # noqa: Y015
 SCOPE_FIELD_NUMBER: _builtins.int
 PURPOSE_FIELD_NUMBER: _builtins.int
 VISITOR_FIELD_NUMBER: _builtins.int
+WITHOUT_CONSENT_FIELD_NUMBER: _builtins.int
+GATHER_FIELD_NUMBER: _builtins.int
 PII_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 EXAMPLE_FIELD_NUMBER: _builtins.int
@@ -112,6 +134,12 @@ purpose: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions
 """Purpose of the use of personal data."""
 visitor: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
 """True when a browser write key may call the method for an anonymous_id reference."""
+without_consent: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___WithoutConsent.ValueType]
+"""What is answered when the purpose is not granted."""
+gather: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""True when every service answers the method about its own data: the gateway asks all and merges the answers
+(repeated fields are put one after the other).
+"""
 pii: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """True when the field may hold personal data: kept out of logs, masked for roles without the right."""
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Rules]

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dangol/profile/v1/identity.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x10IdentityConflict\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63laiming_profile_id\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x1cListIdentityConflictsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityConflict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0f\x46ragmentMapping\x12\x13\n\x0b\x66ragment_id\x18\x01 \x01(\x0c\x12\x12\n\nprofile_id\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x11\x46ragmentsRemapped\x12\x34\n\x08mappings\x18\x01 \x03(\x0b\x32\".dangol.profile.v1.FragmentMapping\"u\n\x0eProfilesMerged\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x61\x62sorbed_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc2\x01\n\x0fIdentityService\x12\xae\x01\n\x15ListIdentityConflicts\x12/.dangol.profile.v1.ListIdentityConflictsRequest\x1a\x30.dangol.profile.v1.ListIdentityConflictsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-conflictsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dangol/profile/v1/identity.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x10IdentityConflict\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63laiming_profile_id\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x1cListIdentityConflictsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityConflict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0f\x46ragmentMapping\x12\x13\n\x0b\x66ragment_id\x18\x01 \x01(\x0c\x12\x12\n\nprofile_id\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x11\x46ragmentsRemapped\x12\x34\n\x08mappings\x18\x01 \x03(\x0b\x32\".dangol.profile.v1.FragmentMapping\"u\n\x0eProfilesMerged\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x61\x62sorbed_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x12\x46ragmentsForgotten\x12\x14\n\x0c\x66ragment_ids\x18\x01 \x03(\x0c\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.dangol.profile.v1.ForgetReason\x12\x12\n\nrequest_id\x18\x03 \x01(\t*b\n\x0c\x46orgetReason\x12\x1d\n\x19\x46ORGET_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46ORGET_REASON_ERASED\x10\x01\x12\x19\n\x15\x46ORGET_REASON_REBUILT\x10\x02\x32\xc2\x01\n\x0fIdentityService\x12\xae\x01\n\x15ListIdentityConflicts\x12/.dangol.profile.v1.ListIdentityConflictsRequest\x1a\x30.dangol.profile.v1.ListIdentityConflictsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-conflictsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityConflicts']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityConflicts']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002\030\022\026/v1/identity-conflicts'
+  _globals['_FORGETREASON']._serialized_start=1011
+  _globals['_FORGETREASON']._serialized_end=1109
   _globals['_IDENTITYCONFLICT']._serialized_start=185
   _globals['_IDENTITYCONFLICT']._serialized_end=385
   _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_start=387
@@ -53,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAGMENTSREMAPPED']._serialized_end=777
   _globals['_PROFILESMERGED']._serialized_start=779
   _globals['_PROFILESMERGED']._serialized_end=896
-  _globals['_IDENTITYSERVICE']._serialized_start=899
-  _globals['_IDENTITYSERVICE']._serialized_end=1093
+  _globals['_FRAGMENTSFORGOTTEN']._serialized_start=898
+  _globals['_FRAGMENTSFORGOTTEN']._serialized_end=1009
+  _globals['_IDENTITYSERVICE']._serialized_start=1112
+  _globals['_IDENTITYSERVICE']._serialized_end=1306
 # @@protoc_insertion_point(module_scope)

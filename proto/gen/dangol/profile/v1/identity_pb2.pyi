@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ForgetReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForgetReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ForgetReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FORGET_REASON_UNSPECIFIED: _ForgetReason.ValueType  # 0
+    """Never on the wire."""
+    FORGET_REASON_ERASED: _ForgetReason.ValueType  # 1
+    """The customer was erased: everything goes, also where the fragment belonged."""
+    FORGET_REASON_REBUILT: _ForgetReason.ValueType  # 2
+    """What the fragment held was derived again under another fragment, whose events follow on `events.resolved.*`."""
+
+class ForgetReason(_ForgetReason, metaclass=_ForgetReasonEnumTypeWrapper):
+    """Why fragments are forgotten."""
+
+FORGET_REASON_UNSPECIFIED: ForgetReason.ValueType  # 0
+"""Never on the wire."""
+FORGET_REASON_ERASED: ForgetReason.ValueType  # 1
+"""The customer was erased: everything goes, also where the fragment belonged."""
+FORGET_REASON_REBUILT: ForgetReason.ValueType  # 2
+"""What the fragment held was derived again under another fragment, whose events follow on `events.resolved.*`."""
+Global___ForgetReason: _TypeAlias = ForgetReason  # noqa: Y015
 
 @_typing.final
 class IdentityConflict(_message.Message):
@@ -213,3 +238,37 @@ class ProfilesMerged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProfilesMerged: _TypeAlias = ProfilesMerged  # noqa: Y015
+
+@_typing.final
+class FragmentsForgotten(_message.Message):
+    """Announced when what is held under fragments must go. Whoever hears it deletes all that it keeps under them, and drops
+    events of them that come later. The same message twice does nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAGMENT_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reason: Global___ForgetReason.ValueType
+    """Why."""
+    request_id: _builtins.str
+    """The erasure that asks for it, `dsr_…`; empty when rebuilt."""
+    @_builtins.property
+    def fragment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """16 bytes each, at most 1000 per message."""
+
+    def __init__(
+        self,
+        *,
+        fragment_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        reason: Global___ForgetReason.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragment_ids", b"fragment_ids", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FragmentsForgotten: _TypeAlias = FragmentsForgotten  # noqa: Y015
