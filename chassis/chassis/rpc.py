@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from chassis import errors, telemetry
+from chassis.calls import calling
 from chassis.database import lost_connection
 from chassis.keys import Keyring
 from chassis.settings import ServiceSettings
@@ -118,9 +119,10 @@ class Door(grpc.aio.ServerInterceptor):
             code = "OK"
             try:
                 with telemetry.span(method[1:], SpanKind.SERVER, _carrier(metadata)):
-                    self._admit(metadata, scope)
+                    caller = self._admit(metadata, scope)
                     validate(request)
-                    return await asyncio.wait_for(call(request, context), _time_left(context))
+                    with calling(caller):
+                        return await asyncio.wait_for(call(request, context), _time_left(context))
             except Exception as error:  # the one place where errors become statuses
                 status = status_of(error)
                 code = code_pb2.Code.Name(status.code)
@@ -132,12 +134,13 @@ class Door(grpc.aio.ServerInterceptor):
 
         return behind_the_door
 
-    def _admit(self, metadata: Sequence[tuple[str, str | bytes]], scope: str) -> None:
+    def _admit(self, metadata: Sequence[tuple[str, str | bytes]], scope: str) -> Caller:
         if not self.open:
             raise errors.Unavailable("the service is starting", retry_after_seconds=1)
         caller = self._authenticator.caller(metadata)
         if not caller.may(scope):
             raise errors.PermissionDenied(f"the caller lacks the scope {scope}", metadata={"scope": scope})
+        return caller
 
 
 def status_of(error: Exception) -> status_pb2.Status:

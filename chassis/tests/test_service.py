@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import grpc
 import pytest
 from chassis.bus import Bus
+from chassis.calls import current_caller
 from chassis.database import Database, Transaction
 from chassis.errors import Invalid, NotFound
 from chassis.rpc import Servicer
@@ -53,7 +54,8 @@ class SampleRpc(ProfileServiceServicer):
             raise NotFound(f"no profile {request.profile}")
         async with self._database.snapshot() as tx:
             count = await tx.value("SELECT count(*) FROM fragment_profiles")
-        return pb.GetProfileResponse(profile=pb.Profile(profile_id="prf_1", event_counts={"x": count}))
+        profile = pb.Profile(profile_id="prf_1", event_counts={"x": count}, groups=[current_caller().name])
+        return pb.GetProfileResponse(profile=profile)
 
 
 async def on_resolved(tx: Transaction, messages: Sequence[EventBatch]) -> None:
@@ -168,10 +170,12 @@ async def test_buries_what_cannot_be_decoded(service: RunningService) -> None:
 
 
 async def test_answers_a_caller_with_the_scope(service: RunningService) -> None:
+    """And what answers knows who is asking."""
     answer = await service.stub(ProfileServiceStub, ["profile.read"]).GetProfile(
         pb.GetProfileRequest(profile="user_id:known")
     )
     assert answer.profile.profile_id == "prf_1"
+    assert list(answer.profile.groups) == ["test"]
 
 
 @pytest.mark.parametrize(

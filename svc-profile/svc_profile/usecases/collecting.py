@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from chassis.database import Transaction
 
-from svc_profile.domain import identity
-from svc_profile.domain.claims import Claim, Pair, admit, claims_of
+from svc_profile.domain.claims import claims_of
 from svc_profile.domain.events import Batch, Event, FragmentKey
-from svc_profile.domain.fragments import Fragment, learn
+from svc_profile.domain.fragments import learn
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import NOBODY, RejectedEvent
 from svc_profile.store.fragments import FragmentStore
@@ -17,7 +16,7 @@ from svc_profile.store.links import LinkStore
 from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.seen import SeenStore
-from svc_profile.wire.identity import fragments_remapped, profiles_merged
+from svc_profile.usecases.relinking import relink
 
 _FORGET_AT_ONCE = 20_000
 
@@ -91,26 +90,7 @@ async def _learn(tx: Transaction, events: Sequence[Event]) -> None:
     # Without a link, nobody else's identity hangs on how old a fragment is.
     older = await links.linked(folded.earlier)
     if news or older:
-        await _relink(tx, news, older, folded.new)
-
-
-async def _relink(
-    tx: Transaction, news: Mapping[Pair, Claim], older: set[FragmentKey], new: Mapping[FragmentKey, Fragment]
-) -> None:
-    """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
-    links = LinkStore(tx)
-    await links.lock()
-    admission = admit(await links.of_children(news), news)
-    standings = await links.standings((admission.touched | older) - new.keys())
-    standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
-    around = identity.survey(admission, standings, older)
-    component = await links.component(around.seeds - new.keys())
-    change = identity.reconcile(component, admission, around, new)
-    await links.put(change.links)
-    for message in fragments_remapped(await links.place(change.moved)):
-        tx.publish(message)
-    for merge in change.merges:
-        tx.publish(profiles_merged(merge))
+        await relink(tx, news, older, folded.new)
 
 
 async def forget_seen(tx: Transaction, days: int) -> bool:

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find out who is who, around what is new."""
+
+from collections.abc import Mapping
+
+from chassis.database import Transaction
+
+from svc_profile.domain import identity
+from svc_profile.domain.claims import Claim, Pair, admit
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.fragments import Fragment
+from svc_profile.store.links import LinkStore
+from svc_profile.wire.identity import fragments_remapped, profiles_merged
+
+
+async def relink(
+    tx: Transaction, news: Mapping[Pair, Claim], older: set[FragmentKey], new: Mapping[FragmentKey, Fragment]
+) -> None:
+    """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
+    links = LinkStore(tx)
+    await links.lock()
+    admission = admit(await links.of_children(news), news)
+    standings = await links.standings((admission.touched | older) - new.keys())
+    standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
+    around = identity.survey(admission, standings, older)
+    component = await links.component(around.seeds - new.keys())
+    change = identity.reconcile(component, admission, around, new)
+    await links.put(change.links)
+    for message in fragments_remapped(await links.place(change.moved)):
+        tx.publish(message)
+    for merge in change.merges:
+        tx.publish(profiles_merged(merge))
