@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 import pytest
+from chassis.incoming import repair
+from chassis.incoming.times import DAY_US, event_time, read_time
 from dangol.events.v1 import events_pb2 as pb
 from gateway.errors import Refusal
-from gateway.ingest import body, repair
+from gateway.ingest import body
 from gateway.ingest.rejection import Rejected
-from gateway.ingest.times import DAY_US, event_time, read_time
 from gateway.ingest.verdict import MAX_DEPTH, Examiner, Taken, merge
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import ParseDict

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from chassis.incoming import repair
 from grpc import StatusCode
 
 from gateway.errors import Refusal
 from gateway.exchange import too_large
-from gateway.ingest import repair, shapes
+from gateway.ingest import shapes
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 31

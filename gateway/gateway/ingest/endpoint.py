@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from chassis.incoming.times import read_time
 from chassis.keys import ApiKey
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +20,6 @@ from gateway.exchange import Headers, header, read_body, respond, respond_empty
 from gateway.ingest import body, verdict
 from gateway.ingest.journal import Journal
 from gateway.ingest.rejection import Rejected, Rejection, reject
-from gateway.ingest.times import read_time
 from gateway.ingest.verdict import Examiner, Taken
 from gateway.limits import Limiter
 

@@ -4,10 +4,11 @@
 from typing import NamedTuple
 
 import msgspec
+from chassis.incoming import repair
+from chassis.incoming.names import text_of
+from chassis.incoming.repair import Unstorable
 
-from gateway.ingest import repair, shapes
-from gateway.ingest.names import text_of
-from gateway.ingest.repair import Unstorable
+from gateway.ingest import shapes
 from gateway.ingest.shapes import MAX_MESSAGE_ID_LENGTH
 
 KEPT_BODY_BYTES = 4096

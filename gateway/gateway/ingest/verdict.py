@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 import msgspec
+from chassis.incoming import repair
+from chassis.incoming.names import Value, text_of, usable_id
+from chassis.incoming.times import NOT_GIVEN, event_time, read_time
 from dangol.events.v1 import events_pb2 as pb
 from msgspec import Raw
 
-from gateway.ingest import repair, shapes
-from gateway.ingest.names import Value, text_of, usable_id
+from gateway.ingest import shapes
 from gateway.ingest.rejection import Rejected, Rejection, reject, rejection_of
 from gateway.ingest.shapes import Incoming
-from gateway.ingest.times import NOT_GIVEN, event_time, read_time
 
 MAX_DEPTH = 24
 """Nesting of properties, traits and context; `google.protobuf.Struct` breaks at 32 on its way out."""
