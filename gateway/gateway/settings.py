@@ -8,6 +8,9 @@ from typing import Self
 from chassis.settings import CommonSettings
 from pydantic import Field, model_validator
 
+SERVICES = ("profile", "segmentation", "recommend", "feedback", "metrics")
+"""The services behind the gateway, in the order in which their answers are put together."""
+
 
 class Settings(CommonSettings):
     """Where the gateway listens, where the services are, and how much it takes on."""

@@ -96,6 +96,8 @@ def _who_may(method: Method) -> str:
     words = f"Needs the scope `{method.scope}`."
     if method.visitor:
         words += " A browser's write key may call it for an `anonymous_id:…` profile."
+    if method.is_gathered:
+        words += " Every service is asked; `unavailableServices` names those whose part is missing."
     return words
 
 

@@ -14,8 +14,9 @@ from chassis.tokens import TokenSigner
 from google.protobuf.message import Message
 
 from chassis import telemetry
-from gateway.settings import Settings
+from gateway.settings import SERVICES, Settings
 from gateway.transcode.contract import Method
+from gateway.transcode.gather import Ask, gather
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 TOKEN_LIFETIME_S = 300.0
@@ -47,15 +48,15 @@ class Services:
         self._methods = methods
         self._tokens = Tokens(TokenSigner(settings.token_key.get_secret_value()))
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._calls: dict[str, Any] = {}
+        self._calls: dict[tuple[str, str], Any] = {}
 
     def open(self) -> None:
         """Make the channels; each connects when it is first used, and again when its service comes back."""
-        for name in sorted({method.served_by for method in self._methods}):
-            methods = [method for method in self._methods if method.served_by == name]
+        for name in SERVICES:
+            methods = [method for method in self._methods if name in method.served_by(SERVICES)]
             self._channels[name] = self._channel(self._settings.address_of(name), methods)
             for method in methods:
-                self._calls[method.path] = self._channels[name].unary_unary(
+                self._calls[name, method.path] = self._channels[name].unary_unary(
                     method.path,
                     request_serializer=method.request_class.SerializeToString,
                     response_deserializer=method.response_class.FromString,
@@ -72,10 +73,18 @@ class Services:
         scopes = key.scopes if key.kind == "secret" else frozenset((method.scope,))
         carrier = {"authorization": self._tokens.bearer(key, scopes)}
         telemetry.inject(carrier)
-        answer: Message = await self._calls[method.path](
-            request, timeout=self._settings.rpc_seconds, metadata=tuple(carrier.items())
-        )
-        return answer
+        metadata = tuple(carrier.items())
+        names = method.served_by(SERVICES)
+
+        async def ask(name: str, request: Message) -> Message:
+            answer: Message = await self._calls[name, method.path](
+                request, timeout=self._settings.rpc_seconds, metadata=metadata
+            )
+            return answer
+
+        if method.is_gathered:
+            return await gather(method, request, names, ask)
+        return await _ask_any(names if method.is_idempotent else names[:1], request, ask)
 
     def _channel(self, address: str, methods: Iterable[Method]) -> grpc.aio.Channel:
         target = address if "://" in address else f"dns:///{address}"
@@ -104,6 +113,17 @@ class Services:
             private_key=settings.grpc_tls_key.read_bytes() if settings.grpc_tls_key else None,
             certificate_chain=settings.grpc_tls_certificate.read_bytes() if settings.grpc_tls_certificate else None,
         )
+
+
+async def _ask_any(names: Sequence[str], request: Message, ask: Ask) -> Message:
+    """Ask the first service that can be reached, of those that answer alike."""
+    for name in names[:-1]:
+        try:
+            return await ask(name, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+    return await ask(names[-1], request)
 
 
 def service_config(methods: Iterable[Method]) -> str:

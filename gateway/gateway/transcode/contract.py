@@ -23,8 +23,10 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-_SERVED_BY = {"operations": "profile"}
-"""Packages that every service answers alike, and the one that the gateway asks."""
+_EVERYWHERE = "operations"
+"""The package that every service serves."""
+UNAVAILABLE_SERVICES = "unavailable_services"
+"""Field in which a gathered answer says which services are missing from it."""
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 
@@ -48,6 +50,10 @@ class Method:
     bindings: tuple[Binding, ...]
     scope: str
     visitor: bool
+    is_gathered: bool = False
+    """True when all services are asked, and their answers are one."""
+    gather_first: str = ""
+    """Of a gathered method: the service that is asked before the others; empty is none."""
 
     @property
     def name(self) -> str:
@@ -69,10 +75,9 @@ class Method:
         """Short name of the package: `profile`, `operations`…"""
         return self.service.split(".")[1]
 
-    @property
-    def served_by(self) -> str:
-        """Short name of the service that is asked."""
-        return _SERVED_BY.get(self.package, self.package)
+    def served_by(self, services: Sequence[str]) -> tuple[str, ...]:
+        """Return which of all services serve the method, by their short names."""
+        return tuple(services) if self.package == _EVERYWHERE else (self.package,)
 
     @property
     def is_idempotent(self) -> bool:
@@ -143,7 +148,11 @@ def _methods(file: FileDescriptorProto) -> Iterator[Method]:
             if not scope:
                 raise ValueError(f"{method.full_name} is open to HTTP and has no (dangol.options.v1.scope)")
             bindings = tuple(_bindings(options.Extensions[annotations_pb2.http]))
-            yield Method(method, bindings, scope, options.Extensions[options_pb2.visitor])
+            is_gathered = options.Extensions[options_pb2.gather]
+            if is_gathered and UNAVAILABLE_SERVICES not in method.output_type.fields_by_name:
+                raise ValueError(f"{method.full_name} is gathered, and its answer has no {UNAVAILABLE_SERVICES}")
+            visitor, first = options.Extensions[options_pb2.visitor], options.Extensions[options_pb2.gather_first]
+            yield Method(method, bindings, scope, visitor, is_gathered, first)
 
 
 def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:

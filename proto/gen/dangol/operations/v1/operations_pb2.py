@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%dangol/operations/v1/operations.proto\x12\x14\x64\x61ngol.operations.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\ndeliveries\x18\x06 \x01(\x05\x12/\n\x0b\x62uried_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rpayload_bytes\x18\x08 \x01(\x05\"i\n\x16ListDeadLettersRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x17ListDeadLettersResponse\x12\x36\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32 .dangol.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12$\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\x03\x42\x0b\xe2\x41\x01\x02\x82\xbc\x18\x03\x18\xe8\x07\"3\n\x19ReplayDeadLettersResponse\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x05\x32\xe0\x02\n\x11\x44\x65\x61\x64LetterService\x12\x9b\x01\n\x0fListDeadLetters\x12,.dangol.operations.v1.ListDeadLettersRequest\x1a-.dangol.operations.v1.ListDeadLettersResponse\"+\xaa\xbb\x18\x0foperations.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/dead-letters\x12\xac\x01\n\x11ReplayDeadLetters\x12..dangol.operations.v1.ReplayDeadLettersRequest\x1a/.dangol.operations.v1.ReplayDeadLettersResponse\"6\xaa\xbb\x18\x10operations.write\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/dead-letters:replay:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%dangol/operations/v1/operations.proto\x12\x14\x64\x61ngol.operations.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\ndeliveries\x18\x06 \x01(\x05\x12/\n\x0b\x62uried_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rpayload_bytes\x18\x08 \x01(\x05\"i\n\x16ListDeadLettersRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x17ListDeadLettersResponse\x12\x36\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32 .dangol.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x18ReplayDeadLettersRequest\x12$\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\x03\x42\x0b\xe2\x41\x01\x02\x82\xbc\x18\x03\x18\xe8\x07\"3\n\x19ReplayDeadLettersResponse\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x05\"\x87\x01\n\x11TraceEventRequest\x12\x1f\n\nmessage_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\x82\xbc\x18\x03\x10\x80\x08\x12\x16\n\x06source\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12\x39\n\x06\x65vents\x18\x03 \x03(\x0b\x32!.dangol.operations.v1.TracedEventB\x06\x82\xbc\x18\x02\x18\x64\"\xad\x02\n\x0bTracedEvent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66ragment_id\x18\x06 \x01(\x0c\x12\x12\n\nprofile_id\x18\x07 \x01(\t\x12\x31\n\nproperties\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12-\n\x06traits\x18\t \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\"\xee\x04\n\tTraceStep\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12/\n\x05phase\x18\x03 \x01(\x0e\x32 .dangol.operations.v1.TracePhase\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12:\n\trejection\x18\x07 \x01(\x0b\x32%.dangol.operations.v1.TracedRejectionH\x00\x12\x30\n\x04link\x18\x08 \x01(\x0b\x32 .dangol.operations.v1.TracedLinkH\x00\x12\x32\n\x05trait\x18\t \x01(\x0b\x32!.dangol.operations.v1.TracedTraitH\x00\x12\x36\n\x07segment\x18\n \x01(\x0b\x32#.dangol.operations.v1.TracedSegmentH\x00\x12\x38\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x0b \x01(\x0b\x32$.dangol.operations.v1.TracedFeedbackH\x00\x12>\n\x0binteraction\x18\x0c \x01(\x0b\x32\'.dangol.operations.v1.TracedInteractionH\x00\x12.\n\x03row\x18\r \x01(\x0b\x32\x1f.dangol.operations.v1.TracedRowH\x00\x12\x37\n\x0b\x64\x65\x61\x64_letter\x18\x0e \x01(\x0b\x32 .dangol.operations.v1.DeadLetterH\x00\x42\x07\n\x05\x66\x61\x63ts\"3\n\x0fTracedRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x05\"G\n\nTracedLink\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x18\n\x10linked_namespace\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"}\n\x0bTracedTrait\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\told_value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueB\x04\xf8\xbb\x18\x01\x12/\n\tnew_value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueB\x04\xf8\xbb\x18\x01\"1\n\rTracedSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"J\n\x0eTracedFeedback\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x11\n\tsentiment\x18\x03 \x01(\t\"B\n\x11TracedInteraction\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"D\n\tTracedRow\x12\x14\n\x0c\x63ounted_name\x18\x01 \x01(\t\x12\x0f\n\x07revenue\x18\x02 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\"\x95\x01\n\x12TraceEventResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.dangol.operations.v1.TracedEvent\x12.\n\x05steps\x18\x02 \x03(\x0b\x32\x1f.dangol.operations.v1.TraceStep\x12\x1c\n\x14unavailable_services\x18\x03 \x03(\t*\xfe\x01\n\nTracePhase\x12\x1b\n\x17TRACE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRACE_PHASE_COLLECTED\x10\x01\x12\x18\n\x14TRACE_PHASE_IDENTITY\x10\x02\x12\x16\n\x12TRACE_PHASE_TRAITS\x10\x03\x12\x18\n\x14TRACE_PHASE_SEGMENTS\x10\x04\x12\x18\n\x14TRACE_PHASE_FEEDBACK\x10\x05\x12\x1f\n\x1bTRACE_PHASE_RECOMMENDATIONS\x10\x06\x12\x17\n\x13TRACE_PHASE_METRICS\x10\x07\x12\x18\n\x14TRACE_PHASE_DELIVERY\x10\x08\x32\xe0\x02\n\x11\x44\x65\x61\x64LetterService\x12\x9b\x01\n\x0fListDeadLetters\x12,.dangol.operations.v1.ListDeadLettersRequest\x1a-.dangol.operations.v1.ListDeadLettersResponse\"+\xaa\xbb\x18\x0foperations.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/dead-letters\x12\xac\x01\n\x11ReplayDeadLetters\x12..dangol.operations.v1.ReplayDeadLettersRequest\x1a/.dangol.operations.v1.ReplayDeadLettersResponse\"6\xaa\xbb\x18\x10operations.write\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/dead-letters:replay:\x01*2\xb5\x01\n\x0cTraceService\x12\xa4\x01\n\nTraceEvent\x12\'.dangol.operations.v1.TraceEventRequest\x1a(.dangol.operations.v1.TraceEventResponse\"C\xaa\xbb\x18\x0b\x65vents.read\xc8\xbb\x18\x01\xd2\xbb\x18\x07profile\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/events/{message_id}:traceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +40,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_REPLAYDEADLETTERSREQUEST'].fields_by_name['dead_letter_ids']._loaded_options = None
   _globals['_REPLAYDEADLETTERSREQUEST'].fields_by_name['dead_letter_ids']._serialized_options = b'\342A\001\002\202\274\030\003\030\350\007'
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['message_id']._loaded_options = None
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['message_id']._serialized_options = b'\342A\001\002\202\274\030\003\020\200\010'
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['source']._loaded_options = None
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['source']._serialized_options = b'\202\274\030\002\020d'
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_TRACEEVENTREQUEST'].fields_by_name['events']._serialized_options = b'\202\274\030\002\030d'
+  _globals['_TRACEDEVENT'].fields_by_name['properties']._loaded_options = None
+  _globals['_TRACEDEVENT'].fields_by_name['properties']._serialized_options = b'\370\273\030\001'
+  _globals['_TRACEDEVENT'].fields_by_name['traits']._loaded_options = None
+  _globals['_TRACEDEVENT'].fields_by_name['traits']._serialized_options = b'\370\273\030\001'
+  _globals['_TRACEDTRAIT'].fields_by_name['old_value']._loaded_options = None
+  _globals['_TRACEDTRAIT'].fields_by_name['old_value']._serialized_options = b'\370\273\030\001'
+  _globals['_TRACEDTRAIT'].fields_by_name['new_value']._loaded_options = None
+  _globals['_TRACEDTRAIT'].fields_by_name['new_value']._serialized_options = b'\370\273\030\001'
   _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
   _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\252\273\030\017operations.read\202\323\344\223\002\022\022\020/v1/dead-letters'
   _globals['_DEADLETTERSERVICE'].methods_by_name['ReplayDeadLetters']._loaded_options = None
   _globals['_DEADLETTERSERVICE'].methods_by_name['ReplayDeadLetters']._serialized_options = b'\252\273\030\020operations.write\202\323\344\223\002\034\"\027/v1/dead-letters:replay:\001*'
-  _globals['_DEADLETTER']._serialized_start=193
-  _globals['_DEADLETTER']._serialized_end=391
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=393
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=498
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=500
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=606
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=608
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=672
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=674
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=725
-  _globals['_DEADLETTERSERVICE']._serialized_start=728
-  _globals['_DEADLETTERSERVICE']._serialized_end=1080
+  _globals['_TRACESERVICE'].methods_by_name['TraceEvent']._loaded_options = None
+  _globals['_TRACESERVICE'].methods_by_name['TraceEvent']._serialized_options = b'\252\273\030\013events.read\310\273\030\001\322\273\030\007profile\202\323\344\223\002\037\022\035/v1/events/{message_id}:trace'
+  _globals['_TRACEPHASE']._serialized_start=2495
+  _globals['_TRACEPHASE']._serialized_end=2749
+  _globals['_DEADLETTER']._serialized_start=223
+  _globals['_DEADLETTER']._serialized_end=421
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=423
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=528
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=530
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=636
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=638
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=702
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=704
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=755
+  _globals['_TRACEEVENTREQUEST']._serialized_start=758
+  _globals['_TRACEEVENTREQUEST']._serialized_end=893
+  _globals['_TRACEDEVENT']._serialized_start=896
+  _globals['_TRACEDEVENT']._serialized_end=1197
+  _globals['_TRACESTEP']._serialized_start=1200
+  _globals['_TRACESTEP']._serialized_end=1822
+  _globals['_TRACEDREJECTION']._serialized_start=1824
+  _globals['_TRACEDREJECTION']._serialized_end=1875
+  _globals['_TRACEDLINK']._serialized_start=1877
+  _globals['_TRACEDLINK']._serialized_end=1948
+  _globals['_TRACEDTRAIT']._serialized_start=1950
+  _globals['_TRACEDTRAIT']._serialized_end=2075
+  _globals['_TRACEDSEGMENT']._serialized_start=2077
+  _globals['_TRACEDSEGMENT']._serialized_end=2126
+  _globals['_TRACEDFEEDBACK']._serialized_start=2128
+  _globals['_TRACEDFEEDBACK']._serialized_end=2202
+  _globals['_TRACEDINTERACTION']._serialized_start=2204
+  _globals['_TRACEDINTERACTION']._serialized_end=2270
+  _globals['_TRACEDROW']._serialized_start=2272
+  _globals['_TRACEDROW']._serialized_end=2340
+  _globals['_TRACEEVENTRESPONSE']._serialized_start=2343
+  _globals['_TRACEEVENTRESPONSE']._serialized_end=2492
+  _globals['_DEADLETTERSERVICE']._serialized_start=2752
+  _globals['_DEADLETTERSERVICE']._serialized_end=3104
+  _globals['_TRACESERVICE']._serialized_start=3107
+  _globals['_TRACESERVICE']._serialized_end=3288
 # @@protoc_insertion_point(module_scope)

@@ -6,8 +6,10 @@ What the people who run Dangol need of every service."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TracePhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TracePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TracePhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACE_PHASE_UNSPECIFIED: _TracePhase.ValueType  # 0
+    """Never on the wire."""
+    TRACE_PHASE_COLLECTED: _TracePhase.ValueType  # 1
+    """Whether the event was taken. Outcomes: `ACCEPTED`; `REJECTED`; `KEY_ONLY` (seen, but not kept: withheld for want of
+    consent, refused by a schema, or kept no longer); `REPEATED` (the same event came again and taught nothing).
+    """
+    TRACE_PHASE_IDENTITY: _TracePhase.ValueType  # 2
+    """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
+    TRACE_PHASE_TRAITS: _TracePhase.ValueType  # 3
+    """What it says about a trait. Outcomes: `CHANGED` (the value at the time of the event was another one), `CONFIRMED`
+    (it was the same).
+    """
+    TRACE_PHASE_SEGMENTS: _TracePhase.ValueType  # 4
+    """Segments of the customer that changed within a minute after the event was received. Outcomes: `ENTERED`, `LEFT`.
+    Segmentation keeps no events, so another event of the same minute may be the cause.
+    """
+    TRACE_PHASE_FEEDBACK: _TracePhase.ValueType  # 5
+    """Feedback that the event brought. Outcome: `ANALYSED`."""
+    TRACE_PHASE_RECOMMENDATIONS: _TracePhase.ValueType  # 6
+    """Interactions with items that the event adds to. Outcome: `FED`."""
+    TRACE_PHASE_METRICS: _TracePhase.ValueType  # 7
+    """Rows that are counted. Outcome: `COUNTED`."""
+    TRACE_PHASE_DELIVERY: _TracePhase.ValueType  # 8
+    """A consumer gave up on the message that holds the event. Outcome: `DEAD_LETTERED`."""
+
+class TracePhase(_TracePhase, metaclass=_TracePhaseEnumTypeWrapper):
+    """The part of the platform that a step is about."""
+
+TRACE_PHASE_UNSPECIFIED: TracePhase.ValueType  # 0
+"""Never on the wire."""
+TRACE_PHASE_COLLECTED: TracePhase.ValueType  # 1
+"""Whether the event was taken. Outcomes: `ACCEPTED`; `REJECTED`; `KEY_ONLY` (seen, but not kept: withheld for want of
+consent, refused by a schema, or kept no longer); `REPEATED` (the same event came again and taught nothing).
+"""
+TRACE_PHASE_IDENTITY: TracePhase.ValueType  # 2
+"""What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
+TRACE_PHASE_TRAITS: TracePhase.ValueType  # 3
+"""What it says about a trait. Outcomes: `CHANGED` (the value at the time of the event was another one), `CONFIRMED`
+(it was the same).
+"""
+TRACE_PHASE_SEGMENTS: TracePhase.ValueType  # 4
+"""Segments of the customer that changed within a minute after the event was received. Outcomes: `ENTERED`, `LEFT`.
+Segmentation keeps no events, so another event of the same minute may be the cause.
+"""
+TRACE_PHASE_FEEDBACK: TracePhase.ValueType  # 5
+"""Feedback that the event brought. Outcome: `ANALYSED`."""
+TRACE_PHASE_RECOMMENDATIONS: TracePhase.ValueType  # 6
+"""Interactions with items that the event adds to. Outcome: `FED`."""
+TRACE_PHASE_METRICS: TracePhase.ValueType  # 7
+"""Rows that are counted. Outcome: `COUNTED`."""
+TRACE_PHASE_DELIVERY: TracePhase.ValueType  # 8
+"""A consumer gave up on the message that holds the event. Outcome: `DEAD_LETTERED`."""
+Global___TracePhase: _TypeAlias = TracePhase  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
@@ -174,3 +236,435 @@ class ReplayDeadLettersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayDeadLettersResponse: _TypeAlias = ReplayDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class TraceEventRequest(_message.Message):
+    """Asks what became of an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The client's id of the event."""
+    source: _builtins.str
+    """Id of the write key that it came in with. Empty is every source that was ever heard of."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedEvent]:
+        """What svc-profile knows of the event. The gateway fills it from svc-profile's answer; who calls a service directly
+        does the same, or leaves it empty and hears less.
+        """
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        events: _abc.Iterable[Global___TracedEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "message_id", b"message_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceEventRequest: _TypeAlias = TraceEventRequest  # noqa: Y015
+
+@_typing.final
+class TracedEvent(_message.Message):
+    """An event as svc-profile keeps it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: _builtins.int
+    FRAGMENT_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The client's id of the event."""
+    source: _builtins.str
+    """Id of the write key that it came in with."""
+    name: _builtins.str
+    """The name that it is counted under: that of a `track` event, `identify`, `page`, `screen`, `group` or `alias`."""
+    fragment_id: _builtins.bytes
+    """The fragment that owns it, 16 bytes; empty when only the key of the event is kept."""
+    profile_id: _builtins.str
+    """The profile that it belongs to now, `prf_…`; empty when only the key of the event is kept."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @_builtins.property
+    def received_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received it."""
+
+    @_builtins.property
+    def properties(self) -> _struct_pb2.Struct:
+        """What the client sent; empty when only the key of the event is kept."""
+
+    @_builtins.property
+    def traits(self) -> _struct_pb2.Struct:
+        """What the client sent; empty when only the key of the event is kept."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        name: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        received_time: _timestamp_pb2.Timestamp | None = ...,
+        fragment_id: _builtins.bytes = ...,
+        profile_id: _builtins.str = ...,
+        properties: _struct_pb2.Struct | None = ...,
+        traits: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "properties", b"properties", "received_time", b"received_time", "traits", b"traits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "fragment_id", b"fragment_id", "message_id", b"message_id", "name", b"name", "profile_id", b"profile_id", "properties", b"properties", "received_time", b"received_time", "source", b"source", "traits", b"traits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedEvent: _TypeAlias = TracedEvent  # noqa: Y015
+
+@_typing.final
+class TraceStep(_message.Message):
+    """One thing that a service knows of an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REJECTION_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    TRAIT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    FEEDBACK_FIELD_NUMBER: _builtins.int
+    INTERACTION_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Who says so: `profile`, `segmentation`, `recommend`, `feedback` or `metrics`."""
+    source: _builtins.str
+    """Source of the event that the step is about: the same message id may have come from several."""
+    phase: Global___TracePhase.ValueType
+    """The part of the platform."""
+    outcome: _builtins.str
+    """What happened: a stable upper-case code, listed with the phase."""
+    detail: _builtins.str
+    """In words, without personal data."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When; not given when it is not known."""
+
+    @_builtins.property
+    def rejection(self) -> Global___TracedRejection:
+        """Of a rejected event."""
+
+    @_builtins.property
+    def link(self) -> Global___TracedLink:
+        """Of an identity link."""
+
+    @_builtins.property
+    def trait(self) -> Global___TracedTrait:
+        """Of a trait."""
+
+    @_builtins.property
+    def segment(self) -> Global___TracedSegment:
+        """Of a segment."""
+
+    @_builtins.property
+    def feedback(self) -> Global___TracedFeedback:
+        """Of feedback."""
+
+    @_builtins.property
+    def interaction(self) -> Global___TracedInteraction:
+        """Of an interaction."""
+
+    @_builtins.property
+    def row(self) -> Global___TracedRow:
+        """Of a row in metrics."""
+
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetter:
+        """Of a dead letter."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        source: _builtins.str = ...,
+        phase: Global___TracePhase.ValueType = ...,
+        outcome: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        detail: _builtins.str = ...,
+        rejection: Global___TracedRejection | None = ...,
+        link: Global___TracedLink | None = ...,
+        trait: Global___TracedTrait | None = ...,
+        segment: Global___TracedSegment | None = ...,
+        feedback: Global___TracedFeedback | None = ...,
+        interaction: Global___TracedInteraction | None = ...,
+        row: Global___TracedRow | None = ...,
+        dead_letter: Global___DeadLetter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "rejection", b"rejection", "row", b"row", "segment", b"segment", "time", b"time", "trait", b"trait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "detail", b"detail", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "outcome", b"outcome", "phase", b"phase", "rejection", b"rejection", "row", b"row", "segment", b"segment", "service", b"service", "source", b"source", "time", b"time", "trait", b"trait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_facts: _TypeAlias = _typing.Literal["rejection", "link", "trait", "segment", "feedback", "interaction", "row", "dead_letter"]  # noqa: Y015
+    _WhichOneofArgType_facts: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_facts) -> _WhichOneofReturnType_facts | None: ...
+
+Global___TraceStep: _TypeAlias = TraceStep  # noqa: Y015
+
+@_typing.final
+class TracedRejection(_message.Message):
+    """Why an event was rejected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """A stable upper-case code, such as EVENT_TOO_LARGE."""
+    position: _builtins.int
+    """Position in the client's batch, from 0."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedRejection: _TypeAlias = TracedRejection  # noqa: Y015
+
+@_typing.final
+class TracedLink(_message.Message):
+    """Two identifiers that the event links, or would have linked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    LINKED_NAMESPACE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Kind of the one, such as `user_id`."""
+    linked_namespace: _builtins.str
+    """Kind of the other, such as `anonymous_id`."""
+    rule: _builtins.str
+    """The rule, such as `same_event` or `alias`."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        linked_namespace: _builtins.str = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["linked_namespace", b"linked_namespace", "namespace", b"namespace", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedLink: _TypeAlias = TracedLink  # noqa: Y015
+
+@_typing.final
+class TracedTrait(_message.Message):
+    """A trait that the event states."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OLD_VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def old_value(self) -> _struct_pb2.Value:
+        """Its value by the events before, in event time; not given when there was none."""
+
+    @_builtins.property
+    def new_value(self) -> _struct_pb2.Value:
+        """Its value by this event."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        old_value: _struct_pb2.Value | None = ...,
+        new_value: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["new_value", b"new_value", "old_value", b"old_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "new_value", b"new_value", "old_value", b"old_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedTrait: _TypeAlias = TracedTrait  # noqa: Y015
+
+@_typing.final
+class TracedSegment(_message.Message):
+    """A segment that the customer entered or left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """`seg_…`."""
+    name: _builtins.str
+    """Name of the segment now; empty when it was deleted."""
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "segment_id", b"segment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedSegment: _TypeAlias = TracedSegment  # noqa: Y015
+
+@_typing.final
+class TracedFeedback(_message.Message):
+    """Feedback that came with the event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEEDBACK_ID_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    SENTIMENT_FIELD_NUMBER: _builtins.int
+    feedback_id: _builtins.str
+    """`fbk_…`."""
+    language: _builtins.str
+    """ISO 639-1; empty when it could not be told."""
+    sentiment: _builtins.str
+    """`NEGATIVE`, `NEUTRAL` or `POSITIVE`; empty without a text."""
+    def __init__(
+        self,
+        *,
+        feedback_id: _builtins.str = ...,
+        language: _builtins.str = ...,
+        sentiment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback_id", b"feedback_id", "language", b"language", "sentiment", b"sentiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedFeedback: _TypeAlias = TracedFeedback  # noqa: Y015
+
+@_typing.final
+class TracedInteraction(_message.Message):
+    """An item that the event says something about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The item."""
+    kind: _builtins.str
+    """`VIEWED`, `WANTED`, `BOUGHT` or `RATED`."""
+    weight: _builtins.float
+    """What the event adds to the interest of the customer in the item."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "kind", b"kind", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedInteraction: _TypeAlias = TracedInteraction  # noqa: Y015
+
+@_typing.final
+class TracedRow(_message.Message):
+    """A row of the events that are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTED_NAME_FIELD_NUMBER: _builtins.int
+    REVENUE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    counted_name: _builtins.str
+    """The name that the event is counted under."""
+    revenue: _builtins.float
+    """Amount in units of the currency; below 0 for a refund."""
+    currency: _builtins.str
+    """ISO 4217; empty without an amount."""
+    def __init__(
+        self,
+        *,
+        counted_name: _builtins.str = ...,
+        revenue: _builtins.float = ...,
+        currency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_name", b"counted_name", "currency", b"currency", "revenue", b"revenue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedRow: _TypeAlias = TracedRow  # noqa: Y015
+
+@_typing.final
+class TraceEventResponse(_message.Message):
+    """What became of an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SERVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedEvent]:
+        """The event, once for each source that it came from."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
+        """What each service knows, service by service in the order of the platform, each oldest first."""
+
+    @_builtins.property
+    def unavailable_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services that could not be asked now: their part is missing."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___TracedEvent] | None = ...,
+        steps: _abc.Iterable[Global___TraceStep] | None = ...,
+        unavailable_services: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "steps", b"steps", "unavailable_services", b"unavailable_services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceEventResponse: _TypeAlias = TraceEventResponse  # noqa: Y015

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DeadLetterServiceStub:
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them.
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class DeadLetterServiceStub:
 
 
 class DeadLetterServiceServicer:
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them.
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
     """
 
     def ListDeadLetters(self, request, context):
@@ -87,7 +89,8 @@ def add_DeadLetterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeadLetterService:
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them.
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
     """
 
     @staticmethod
@@ -134,6 +137,83 @@ class DeadLetterService:
             '/dangol.operations.v1.DeadLetterService/ReplayDeadLetters',
             dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersRequest.SerializeToString,
             dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class TraceServiceStub:
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.TraceEvent = channel.unary_unary(
+                '/dangol.operations.v1.TraceService/TraceEvent',
+                request_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventRequest.SerializeToString,
+                response_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventResponse.FromString,
+                _registered_method=True)
+
+
+class TraceServiceServicer:
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together.
+    """
+
+    def TraceEvent(self, request, context):
+        """The whole path of an event: taken or not, whose it is, and what each service did with it. NOT_FOUND when no service
+        knows anything of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TraceServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'TraceEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceEvent,
+                    request_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventRequest.FromString,
+                    response_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dangol.operations.v1.TraceService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dangol.operations.v1.TraceService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TraceService:
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together.
+    """
+
+    @staticmethod
+    def TraceEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.operations.v1.TraceService/TraceEvent',
+            dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventRequest.SerializeToString,
+            dangol_dot_operations_dot_v1_dot_operations__pb2.TraceEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeadLetterServiceStub:
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them."""
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +42,9 @@ class DeadLetterServiceStub:
 
 @_typing.type_check_only
 class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them."""
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListDeadLettersRequest, _operations_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -49,7 +53,9 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     """Hands dead letters to their consumer again. One that fails again becomes a new dead letter."""
 
 class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists and replays messages that a consumer could not handle. Every service answers for all of them."""
+    """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
+    for all services.
+    """
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -68,3 +74,40 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Hands dead letters to their consumer again. One that fails again becomes a new dead letter."""
 
 def add_DeadLetterServiceServicer_to_server(servicer: DeadLetterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class TraceServiceStub:
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TraceServiceAsyncStub: ...
+    TraceEvent: _grpc.UnaryUnaryMultiCallable[_operations_pb2.TraceEventRequest, _operations_pb2.TraceEventResponse]
+    """The whole path of an event: taken or not, whose it is, and what each service did with it. NOT_FOUND when no service
+    knows anything of it.
+    """
+
+@_typing.type_check_only
+class TraceServiceAsyncStub(TraceServiceStub):
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    TraceEvent: _aio.UnaryUnaryMultiCallable[_operations_pb2.TraceEventRequest, _operations_pb2.TraceEventResponse]  # type: ignore[assignment]
+    """The whole path of an event: taken or not, whose it is, and what each service did with it. NOT_FOUND when no service
+    knows anything of it.
+    """
+
+class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tells what became of one event. Every service answers for itself; the gateway puts the answers together."""
+
+    @_abc_1.abstractmethod
+    def TraceEvent(
+        self,
+        request: _operations_pb2.TraceEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.TraceEventResponse, _abc.Awaitable[_operations_pb2.TraceEventResponse]]:
+        """The whole path of an event: taken or not, whose it is, and what each service did with it. NOT_FOUND when no service
+        knows anything of it.
+        """
+
+def add_TraceServiceServicer_to_server(servicer: TraceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

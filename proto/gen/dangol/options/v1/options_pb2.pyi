@@ -125,6 +125,7 @@ PURPOSE_FIELD_NUMBER: _builtins.int
 VISITOR_FIELD_NUMBER: _builtins.int
 WITHOUT_CONSENT_FIELD_NUMBER: _builtins.int
 GATHER_FIELD_NUMBER: _builtins.int
+GATHER_FIRST_FIELD_NUMBER: _builtins.int
 PII_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 EXAMPLE_FIELD_NUMBER: _builtins.int
@@ -137,8 +138,13 @@ visitor: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions
 without_consent: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___WithoutConsent.ValueType]
 """What is answered when the purpose is not granted."""
 gather: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
-"""True when every service answers the method about its own data: the gateway asks all and merges the answers
-(repeated fields are put one after the other).
+"""True when every service answers the method about its own data: the gateway asks all at once and merges the answers
+(repeated fields are put one after the other, of a scalar the first value counts). The response names the services
+that could not be asked in a field `repeated string unavailable_services`.
+"""
+gather_first: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""Of a gathered method: the one service that is asked before the others, such as "profile". What it answers in
+repeated fields that the request has too is handed to the others in their requests.
 """
 pii: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """True when the field may hold personal data: kept out of logs, masked for roles without the right."""
