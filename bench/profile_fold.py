@@ -195,7 +195,7 @@ async def measure(database: Database, server: psutil.Process, handle: Handle, ca
     # What was drawn is no part of the service: its collector must not walk over it again and again.
     collect_less()
     async with database.snapshot() as tx:
-        await tx.execute("VACUUM ANALYZE fragments, seen_messages")
+        await tx.execute("VACUUM ANALYZE fragments, events")
     postgres, python, started = _cpu(server), time.process_time(), time.perf_counter()
     await handle_all(database, handle, packed)
     seconds = time.perf_counter() - started
@@ -205,7 +205,7 @@ async def measure(database: Database, server: psutil.Process, handle: Handle, ca
 
 async def _empty(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, seen_messages, outbox, bare_seen, bare_counts")
+        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox, bare_seen, bare_counts")
 
 
 def _cpu(server: psutil.Process) -> float:

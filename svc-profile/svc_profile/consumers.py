@@ -26,7 +26,7 @@ class Collecting:
         collected = await collect(tx, batches)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
-                resolved = resolved_batch(delivery.message, batch.events, kept, collected.placements)
+                resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)
                 tx.publish_after_commit(
                     delivery.subject.replace("collected", "resolved"),
                     resolved.SerializeToString(),

@@ -8,7 +8,7 @@ from chassis.jobs import Job
 
 from chassis import clock
 from svc_profile.settings import Settings
-from svc_profile.usecases.collecting import forget_seen
+from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.rejected import forget_rejected
 
 
@@ -19,12 +19,12 @@ class Forgetting:
         self._database = database
         self._settings = settings
 
-    async def forget_seen(self) -> None:
+    async def forget_keys(self) -> None:
         """Forget events that no repetition can bring back any more."""
         more = True
         while more:
             async with self._database.transaction() as tx:
-                more = await forget_seen(tx, self._settings.seen_days)
+                more = await forget_keys(tx, self._settings.seen_days)
 
     async def forget_rejected(self) -> None:
         """Forget rejected events that are past their time."""
@@ -39,6 +39,6 @@ def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
     """Return the jobs of the service."""
     forgetting = Forgetting(database, settings)
     return (
-        Job("forget-seen-messages", timedelta(hours=1), forgetting.forget_seen),
+        Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
     )

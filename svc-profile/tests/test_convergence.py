@@ -186,7 +186,7 @@ async def service(engines: Engines) -> AsyncIterator[RunningService]:
 
 async def forget_everything(service: RunningService) -> None:
     async with service.database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, seen_messages, outbox")
+        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox")
 
 
 async def replica(service: RunningService, batches: Sequence[list[Message]]) -> None:

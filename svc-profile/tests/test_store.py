@@ -10,16 +10,17 @@ import pytest
 from chassis.database import Database
 from chassis.migrations import migrate
 from chassis.testing import Engines, settings_for
+from dangol.events.v1 import events_pb2
 from svc_profile.app import build
-from svc_profile.domain.events import FragmentKey, Name
+from svc_profile.domain.events import Event, FragmentKey, Name, Names
 from svc_profile.domain.fragments import MAX_COUNTED_NAMES, Fragment, Trait
 from svc_profile.domain.rejects import RejectedEvent
 from svc_profile.jobs import Forgetting
 from svc_profile.settings import Settings
+from svc_profile.store.events import Bringing, EventStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import Filter, RejectedStore
-from svc_profile.store.seen import SeenStore
 
 from chassis import clock
 
@@ -104,11 +105,44 @@ async def test_nobody_has_no_profile(database: Database) -> None:
 
 
 async def test_an_event_is_remembered_with_the_message_that_brought_it(database: Database) -> None:
-    key, other, batch = (uuid4().bytes for _ in range(3))
+    owner, batch, later = (uuid4().bytes for _ in range(3))
+    one, other, nobodys = stored_event(owner), stored_event(owner), stored_event(None)
     async with database.transaction() as tx:
-        assert await SeenStore(tx).remember({key: batch}) == {}
+        assert await EventStore(tx).remember({one.key: (batch, one), nobodys.key: (batch, nobodys)}) == {}
     async with database.transaction() as tx:
-        assert await SeenStore(tx).remember({key: uuid4().bytes, other: batch}) == {key: batch}
+        events = {event.key: (later, event) for event in (one, other, nobodys)}
+        assert await EventStore(tx).remember(events) == {
+            one.key: Bringing(batch, owner),
+            nobodys.key: Bringing(batch, None),
+        }
+
+
+async def test_events_are_found_by_fragment_newest_first_and_in_pages(database: Database) -> None:
+    """Several fragments are one list; what was withheld is not in it, and its key stays known."""
+    owners = [uuid4().bytes, uuid4().bytes]
+    events = [stored_event(owners[n % 2], time_us=n // 2, name=f"n{n % 3}") for n in range(8)]
+    async with database.transaction() as tx:
+        store = EventStore(tx)
+        await store.remember({event.key: (event.key, event) for event in events})
+        expected = sorted(events, key=lambda event: (event.time_us, event.key), reverse=True)
+        first = await store.of_fragments(owners, most=5)
+        rest = await store.of_fragments(owners, before=(first[-1].time_us, first[-1].event_key), most=5)
+        assert [each.event_key for each in first + rest] == [event.key for event in expected]
+        assert {each.message.message_id for each in first + rest if each.message} == {e.message_id for e in events}
+        named = await store.of_fragments(owners[:1], names=["n0"], most=5)
+        assert [each.event_key for each in named] == [
+            e.key for e in expected if e in events[0::2] and e in events[0::3]
+        ]
+        await store.withhold([events[0].key])
+        assert await store.of_fragments(owners, names=["n0"], before=(1, events[0].key), most=5) == []
+        assert [each.message for each in await store.find([events[0].key])] == [None]
+
+
+def stored_event(owner: FragmentKey | None, *, time_us: int = 1, name: str = "page") -> Event:
+    message = events_pb2.Event(message_id=uuid4().hex, source="web")
+    seen = () if owner is None else (Name(owner, "user_id", "u"),)
+    key = uuid4().bytes
+    return Event(key, time_us, name, Names(seen), "web", message.message_id, payload=message.SerializeToString())
 
 
 async def test_placements_get_ever_higher_revisions(database: Database) -> None:
@@ -123,18 +157,19 @@ async def test_placements_get_ever_higher_revisions(database: Database) -> None:
 
 
 async def test_retention_forgets_what_is_past_its_time(database: Database, settings: Settings) -> None:
-    old, young = uuid4().bytes, uuid4().bytes
+    old, young, owned = stored_event(None), stored_event(None), stored_event(uuid4().bytes)
+    given = {event.key: (event.key, event) for event in (old, young, owned)}
     long_ago = clock.to_us(clock.now() - timedelta(days=settings.rejected_days + 1))
     async with database.transaction() as tx:
-        await SeenStore(tx).remember({old: old})
-        await tx.execute("UPDATE seen_messages SET seen_day = current_date - 9 WHERE event_key = :key", key=old.hex())
-        await SeenStore(tx).remember({young: young})
+        await EventStore(tx).remember(given)
+        aged = [old.key.hex(), owned.key.hex()]
+        await tx.execute("UPDATE events SET seen_day = current_date - 9 WHERE event_key = ANY (:aged)", aged=aged)
         rejected = [RejectedEvent("m", "retention", "R", "", 0, us, b"") for us in (long_ago, clock.to_us(clock.now()))]
         await RejectedStore(tx).put(rejected)
     forgetting = Forgetting(database, settings)
-    await forgetting.forget_seen()
+    await forgetting.forget_keys()
     await forgetting.forget_rejected()
     async with database.transaction() as tx:
-        assert await SeenStore(tx).remember({old: young, young: old}) == {young: young}
+        assert (await EventStore(tx).remember(given)).keys() == {young.key, owned.key}
         left = await RejectedStore(tx).page(Filter(source="retention"), before=None, most=10)
         assert [event for _, event in left] == rejected[1:]

@@ -92,7 +92,7 @@ def claims_of(events: Iterable[Event]) -> dict[Pair, Claim]:
 
 
 def _claim(claims: dict[Pair, Claim], event: Event, child: Name, rank: int, rule: Rule) -> None:
-    parent = event.owner
+    parent = event.names.seen[0]
     known = claims.get((child.fragment, parent.fragment))
     if known is not None and (known.time_us, known.event_key) <= (event.time_us, event.key):
         return

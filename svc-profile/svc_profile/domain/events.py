@@ -67,11 +67,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     group_id: str = ""
     amount: tuple[str, Decimal] | None = None
     """Currency and value of an order; below 0 for a refund."""
+    payload: bytes = b""
+    """The event as it was collected, to derive from again."""
+    diverted: Name | None = None
+    """The fragment that learns what the event tells, where that is not the one of its strongest name."""
 
     @property
     def owner(self) -> Name:
-        """The strongest name: its fragment learns what the event tells."""
-        return self.names.seen[0]
+        """The fragment that learns what the event tells: that of the strongest name, unless it was diverted."""
+        return self.diverted or self.names.seen[0]
 
 
 def event_key(source: str, message_id: str) -> bytes:

@@ -2,7 +2,7 @@
 """What was learnt under one identifier: a fold that no order, delay or grouping of the events can change.
 
 Times fold by minimum and maximum, counts and money by sum, groups by union, and a trait keeps the value of the latest
-event, by event time and then by event key. Each event is folded once; who judges that is `seen_messages`.
+event, by event time and then by event key. Each event is folded once; who judges that is the table of events.
 """
 
 from collections.abc import Iterable
@@ -126,7 +126,12 @@ def learn(events: Iterable[Event]) -> dict[FragmentKey, Fragment]:
                 fragments[name.fragment] = Fragment(name, time_us, time_us)
             else:
                 fragment.see(time_us)
-        fragments[event.owner.fragment].own(event)
+        owner = event.owner
+        if owner.fragment not in fragments:
+            fragments[owner.fragment] = Fragment(owner, time_us, time_us)
+        elif event.diverted is not None:
+            fragments[owner.fragment].see(time_us)
+        fragments[owner.fragment].own(event)
     return fragments
 
 

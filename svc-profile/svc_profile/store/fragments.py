@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from svc_profile.domain.fragments import Fragment, Trait
 # Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
 # the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a circle.
 _LOCK = """
-SELECT fragment_id, first_seen_us, CAST(counts AS text) FROM fragments
+SELECT fragment_id, first_seen_us, CAST(counts AS text), flags FROM fragments
 WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
 """
 
@@ -83,6 +84,8 @@ SELECT (SELECT profile_id FROM profile) AS profile_id,
 FROM members JOIN fragments USING (fragment_id)
 """
 
+NO_FLAGS: Mapping[FragmentKey, int] = MappingProxyType({})
+
 _decode = msgspec.json.decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 _decode_traits = msgspec.json.Decoder(dict[str, Trait]).decode
@@ -102,28 +105,42 @@ class RaceError(Exception):
     """Another transaction made one of the fragments in the meantime."""
 
 
+class FlaggedError(Exception):
+    """Some fragments have flags that the fold was not prepared for; nothing was folded."""
+
+    def __init__(self, flags: Mapping[FragmentKey, int]) -> None:
+        super().__init__(f"{len(flags)} fragments are flagged")
+        self.flags = flags
+
+
 class FragmentStore:
     """Keeps what was learnt under each identifier."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    async def fold(self, learnt: Mapping[FragmentKey, Fragment]) -> Folded:
-        """Add what a batch of events taught to what is known."""
+    async def fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int] = NO_FLAGS) -> Folded:
+        """Add what a batch of events taught to what is known.
+
+        Raises `FlaggedError` when a fragment has other flags than those that the fold was prepared for.
+        """
         if not learnt:
             return Folded({}, frozenset())
         while True:
             try:
                 # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
                 async with self._tx.connection.begin_nested():
-                    return await self._fold(learnt)
+                    return await self._fold(learnt, flags)
             except RaceError:
                 continue
 
-    async def _fold(self, learnt: Mapping[FragmentKey, Fragment]) -> Folded:
+    async def _fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]) -> Folded:
         keys = sorted(learnt)
         rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
         known = {row[0].bytes: row for row in rows}
+        surprising = {key: row[3] for key, row in known.items() if row[3] != flags.get(key, 0)}
+        if surprising:
+            raise FlaggedError(surprising)
         new = {key: learnt[key] for key in keys if key not in known}
         # Before anything is added up: what is learnt must still be whole when the race is lost.
         await self._insert(list(new.values()))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learn from collected events, and know who is who."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from chassis.database import Transaction
@@ -11,11 +11,12 @@ from svc_profile.domain.events import Batch, Event, FragmentKey
 from svc_profile.domain.fragments import learn
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import NOBODY, RejectedEvent
-from svc_profile.store.fragments import FragmentStore
+from svc_profile.store.events import EventStore
+from svc_profile.store.fragments import FlaggedError, Folded, FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.rejected import RejectedStore
-from svc_profile.store.seen import SeenStore
+from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.relinking import relink
 
 _FORGET_AT_ONCE = 20_000
@@ -26,7 +27,9 @@ class Collected:
     """What became of collected messages."""
 
     kept: Sequence[Sequence[int]]
-    """For each message, the positions of the events that it was the first to bring."""
+    """For each message, the positions of the events that it was the first to bring and that others may hear of."""
+    owners: Mapping[bytes, FragmentKey]
+    """By event key, the fragment that owns an event where that is not the one of its strongest name."""
     placements: Mapping[FragmentKey, Placement]
     """Where the fragments that own those events belong; one that is not there belongs to itself."""
 
@@ -38,19 +41,17 @@ async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
     """
     await look_up_by_index(tx)
     first = _first_bringers(batches)
-    known = await SeenStore(tx).remember({key: batch_id for key, (batch_id, _) in first.items()})
+    known = await EventStore(tx).remember(first)
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
     await RejectedStore(tx).put([_nobodys(event) for event in fresh if not event.names.seen])
-    await _learn(tx, [event for event in fresh if event.names.seen])
-    kept = [_kept(batch, first, known) for batch in batches]
-    owners = {
-        batch.events[position].owner.fragment
-        for batch, positions in zip(batches, kept, strict=True)
-        for position in positions
-    }
-    return Collected(kept, await LinkStore(tx).placements(owners))
+    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen])
+    owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
+    dropped |= {key for key, each in known.items() if each.fragment is None}
+    bringers = {key: each.batch_id for key, each in known.items()}
+    kept = [_kept(batch, first, bringers, dropped) for batch in batches]
+    return Collected(kept, owners, await LinkStore(tx).placements(_owning(batches, kept, owners)))
 
 
 def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]]:
@@ -61,14 +62,23 @@ def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]
     return first
 
 
-def _kept(batch: Batch, first: Mapping[bytes, tuple[bytes, Event]], known: Mapping[bytes, bytes]) -> list[int]:
+def _kept(
+    batch: Batch, first: Mapping[bytes, tuple[bytes, Event]], bringers: Mapping[bytes, bytes], dropped: Set[bytes]
+) -> list[int]:
     """Return the positions of the events that this message was the first to bring, now or before a crash."""
     positions: dict[bytes, int] = {}
     for position, event in enumerate(batch.events):
         key = event.key
-        if event.names.seen and (known.get(key) or first[key][0]) == batch.batch_id:
+        if event.names.seen and key not in dropped and (bringers.get(key) or first[key][0]) == batch.batch_id:
             positions.setdefault(key, position)
     return list(positions.values())
+
+
+def _owning(
+    batches: Sequence[Batch], kept: Sequence[Sequence[int]], owners: Mapping[bytes, FragmentKey]
+) -> set[FragmentKey]:
+    events = (batch.events[position] for batch, positions in zip(batches, kept, strict=True) for position in positions)
+    return {owners.get(event.key) or event.names.seen[0].fragment for event in events}
 
 
 def _nobodys(event: Event) -> RejectedEvent:
@@ -83,8 +93,21 @@ def _nobodys(event: Event) -> RejectedEvent:
     )
 
 
-async def _learn(tx: Transaction, events: Sequence[Event]) -> None:
-    folded = await FragmentStore(tx).fold(learn(events))
+async def _learn(tx: Transaction, events: Sequence[Event]) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
+    """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
+    flags: dict[FragmentKey, int] = {}
+    while True:
+        diversion = await divert(tx, events, flags) if flags else Diversion(events)
+        try:
+            folded = await FragmentStore(tx).fold(learn(diversion.events), flags)
+            break
+        except FlaggedError as error:
+            flags |= error.flags
+    await _find_links(tx, diversion.events, folded)
+    return set(diversion.dropped), {e.key: e.owner.fragment for e in diversion.events if e.diverted is not None}
+
+
+async def _find_links(tx: Transaction, events: Sequence[Event], folded: Folded) -> None:
     links = LinkStore(tx)
     news = await links.news(claims_of(events), folded.new)
     # Without a link, nobody else's identity hangs on how old a fragment is.
@@ -93,6 +116,6 @@ async def _learn(tx: Transaction, events: Sequence[Event]) -> None:
         await relink(tx, news, older, folded.new)
 
 
-async def forget_seen(tx: Transaction, days: int) -> bool:
-    """Forget some events that no repetition can bring back; tells whether there may be more."""
-    return await SeenStore(tx).forget(days=days, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE
+async def forget_keys(tx: Transaction, days: int) -> bool:
+    """Forget some keys of dropped events that no repetition can bring back; tells whether there may be more."""
+    return await EventStore(tx).forget(days=days, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE

@@ -42,6 +42,7 @@ def read_event(event: events_pb2.Event, namer: Namer) -> Event:
         traits,
         storable_text(event.group_id) if kind == _GROUP else "",
         _amount(event) if kind == _TRACK and moves_money(event) else None,
+        event.SerializeToString(),
     )
 
 
@@ -58,15 +59,18 @@ def resolved_batch(
     batch: events_pb2.EventBatch,
     events: Sequence[Event],
     kept: Sequence[int],
+    owners: Mapping[bytes, FragmentKey],
     placements: Mapping[FragmentKey, Placement],
 ) -> events_pb2.EventBatch:
     """Return the kept events of a collected message, each with its fragment, its profile and the revision of both.
 
+    `owners` names the fragment of an event where that is not the one of its strongest name, by event key.
     No event leaves the collected message itself, because it may have to be handled again.
     """
     messages = batch.events
     for position in kept:
-        message, fragment = messages[position], events[position].names.seen[0].fragment
+        message, event = messages[position], events[position]
+        fragment = owners.get(event.key) or event.names.seen[0].fragment
         placement = placements.get(fragment)
         message.fragment_id = fragment
         message.profile_id, message.mapping_revision = placement or (fragment, 0)

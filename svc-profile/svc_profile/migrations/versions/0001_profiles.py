@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fragments, links, seen messages, rejected events."""
+"""Fragments, links, rejected events."""
 
 from alembic import op
 
@@ -55,16 +55,6 @@ def upgrade() -> None:
     op.execute("CREATE SEQUENCE mapping_revisions")
     op.execute(
         """
-        CREATE TABLE seen_messages (
-            event_key uuid PRIMARY KEY,
-            batch_id uuid NOT NULL,
-            seen_day date NOT NULL DEFAULT current_date
-        )
-        """
-    )
-    op.execute("CREATE INDEX seen_messages_seen_day ON seen_messages USING brin (seen_day)")
-    op.execute(
-        """
         CREATE TABLE rejected_events (
             rejected_event_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             message_id text NOT NULL,
@@ -83,5 +73,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables."""
-    op.execute("DROP TABLE fragments, links, seen_messages, rejected_events")
+    op.execute("DROP TABLE fragments, links, rejected_events")
     op.execute("DROP SEQUENCE mapping_revisions")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every event that was learnt from: the one judge of duplicates on the platform, and the source of what is derived."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from asyncpg.pgproto.pgproto import UUID
+from chassis.database import Transaction
+from dangol.events.v1 import events_pb2
+
+from svc_profile.domain.events import Event, FragmentKey
+
+# Keys go in in their order, so that two replicas with the same duplicates never wait for each other in a circle.
+# The answer names only the keys that were there already: hardly any.
+_REMEMBER = """
+WITH given AS (
+    SELECT * FROM unnest(
+        CAST(:keys AS uuid[]), CAST(:batches AS uuid[]), CAST(:fragments AS uuid[]), CAST(:times AS bigint[]),
+        CAST(:received AS bigint[]), CAST(:names AS text[]), CAST(:payloads AS bytea[])
+    ) AS g (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload)
+), fresh AS (
+    INSERT INTO events (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload)
+    SELECT event_key, batch_id, fragment_id, time_us, received_time_us, name, payload FROM given ORDER BY event_key
+    ON CONFLICT DO NOTHING RETURNING event_key
+)
+SELECT event_key FROM given WHERE event_key NOT IN (SELECT event_key FROM fresh)
+"""
+
+# A statement of its own: it sees what another replica has committed while the first one waited for it.
+_FOUND = "SELECT event_key, batch_id, fragment_id FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"
+
+_COLUMNS = "event_key, fragment_id, time_us, received_time_us, name, payload"
+
+_FIND = f"SELECT {_COLUMNS} FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"  # noqa: S608  no data in it
+
+# LATERAL asks the index about each fragment for no more than a page, however many events one of them has.
+_OF_FRAGMENTS = f"""
+SELECT e.* FROM unnest(CAST(:fragments AS uuid[])) AS g (f) CROSS JOIN LATERAL (
+    SELECT {_COLUMNS} FROM events
+    WHERE fragment_id = f AND payload IS NOT NULL
+        AND (CAST(:names AS text[]) IS NULL OR name = ANY (CAST(:names AS text[])))
+        AND (CAST(:before_us AS bigint) IS NULL
+            OR (time_us, event_key) < (CAST(:before_us AS bigint), CAST(:before_key AS uuid)))
+    ORDER BY time_us DESC, event_key DESC LIMIT :most
+) AS e
+ORDER BY e.time_us DESC, e.event_key DESC LIMIT :most
+"""  # noqa: S608  no data in it
+
+_MOVE = """
+UPDATE events AS e SET fragment_id = g.fragment_id
+FROM unnest(CAST(:keys AS uuid[]), CAST(:fragments AS uuid[])) AS g (event_key, fragment_id)
+WHERE e.event_key = g.event_key
+"""
+
+_WITHHOLD = """
+UPDATE events SET payload = NULL, fragment_id = NULL WHERE event_key = ANY (CAST(:keys AS uuid[]))
+"""
+
+_FORGET = """
+DELETE FROM events WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM events
+    WHERE payload IS NULL AND seen_day < current_date - CAST(:days AS integer) LIMIT :most
+))
+"""
+
+
+class Bringing(NamedTuple):
+    """How an event came the first time."""
+
+    batch_id: bytes
+    fragment: FragmentKey | None
+    """The fragment that owns it; None when nobody learnt from it."""
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as it was collected."""
+
+    event_key: bytes
+    fragment: FragmentKey | None
+    """The fragment that owns it; None when it was dropped."""
+    time_us: int
+    received_time_us: int
+    name: str
+    """The name it is counted under."""
+    message: events_pb2.Event | None
+    """None when only the key is kept."""
+
+
+class EventStore:
+    """Remembers events by key, and keeps them by fragment."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def remember(self, events: Mapping[bytes, tuple[bytes, Event]]) -> dict[bytes, Bringing]:
+        """Keep events by key, each with the batch that brought it; return the keys that were known already."""
+        keys = sorted(events)
+        given = [events[key] for key in keys]
+        batches = {batch: UUID(batch) for batch in {batch for batch, _ in given}}
+        rows = await self._tx.rows(
+            _REMEMBER,
+            keys=[UUID(key) for key in keys],
+            batches=[batches[batch] for batch, _ in given],
+            fragments=[UUID(event.owner.fragment) if event.names.seen else None for _, event in given],
+            times=[event.time_us for _, event in given],
+            received=[event.received_time_us for _, event in given],
+            names=[event.counted_name for _, event in given],
+            payloads=[event.payload if event.names.seen else None for _, event in given],
+        )
+        if not rows:
+            return {}
+        found = await self._tx.rows(_FOUND, keys=[row[0] for row in rows])
+        return {
+            row.event_key.bytes: Bringing(row.batch_id.bytes, row.fragment_id.bytes if row.fragment_id else None)
+            for row in found
+        }
+
+    async def find(self, event_keys: Collection[bytes]) -> list[StoredEvent]:
+        """Return events by key; those that nobody brought are left out."""
+        return [_read(row) for row in await self._tx.rows(_FIND, keys=[UUID(key) for key in event_keys])]
+
+    async def of_fragments(
+        self,
+        fragments: Collection[FragmentKey],
+        *,
+        names: Collection[str] | None = None,
+        before: tuple[int, bytes] | None = None,
+        most: int,
+    ) -> list[StoredEvent]:
+        """Return the newest events that some fragments own, of some names, before a position (time, event key)."""
+        rows = await self._tx.rows(
+            _OF_FRAGMENTS,
+            fragments=[UUID(fragment) for fragment in fragments],
+            names=None if names is None else list(names),
+            before_us=before[0] if before else None,
+            before_key=UUID(before[1]) if before else None,
+            most=most,
+        )
+        return [_read(row) for row in rows]
+
+    async def move(self, fragment_of: Mapping[bytes, FragmentKey]) -> None:
+        """Give events to other fragments."""
+        if fragment_of:
+            await self._tx.execute(
+                _MOVE,
+                keys=[UUID(key) for key in fragment_of],
+                fragments=[UUID(fragment) for fragment in fragment_of.values()],
+            )
+
+    async def withhold(self, event_keys: Collection[bytes]) -> None:
+        """Keep no more of events than their keys, which tell repetitions."""
+        if event_keys:
+            await self._tx.execute(_WITHHOLD, keys=[UUID(key) for key in event_keys])
+
+    async def forget(self, *, days: int, most: int) -> int:
+        """Forget keys without an event that were seen more than some days ago; returns how many, at most `most`."""
+        return await self._tx.execute(_FORGET, days=days, most=most)
+
+
+def _read(row: Any) -> StoredEvent:
+    return StoredEvent(
+        event_key=row.event_key.bytes,
+        fragment=row.fragment_id.bytes if row.fragment_id else None,
+        time_us=row.time_us,
+        received_time_us=row.received_time_us,
+        name=row.name,
+        message=events_pb2.Event.FromString(row.payload) if row.payload is not None else None,
+    )
