@@ -22,6 +22,7 @@ from chassis import errors, telemetry
 from chassis.calls import calling
 from chassis.database import lost_connection
 from chassis.keys import Keyring
+from chassis.masking import mask
 from chassis.settings import ServiceSettings
 from chassis.tokens import Caller, TokenSigner
 from chassis.validation import validate
@@ -87,7 +88,7 @@ class Authenticator:
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """What happens around every call: authenticate, authorise, validate, time, translate errors."""
+    """What happens around every call: authenticate, authorise, validate, mask, time, translate errors."""
 
     def __init__(self, scopes: Mapping[str, str], authenticator: Authenticator) -> None:
         self._scopes = scopes
@@ -112,6 +113,7 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, call: Handler) -> Handler:
         scope = self._scopes[method]
+        sees_personal_data = f"{scope.partition('.')[0]}.pii"
 
         async def behind_the_door(request: Message, context: grpc.aio.ServicerContext) -> Any:
             started = time.perf_counter()
@@ -122,7 +124,8 @@ class Door(grpc.aio.ServerInterceptor):
                     caller = self._admit(metadata, scope)
                     validate(request)
                     with calling(caller):
-                        return await asyncio.wait_for(call(request, context), _time_left(context))
+                        answer = await asyncio.wait_for(call(request, context), _time_left(context))
+                    return answer if caller.may(sees_personal_data) else mask(answer)
             except Exception as error:  # the one place where errors become statuses
                 status = status_of(error)
                 code = code_pb2.Code.Name(status.code)

@@ -55,6 +55,7 @@ class SampleRpc(ProfileServiceServicer):
         async with self._database.snapshot() as tx:
             count = await tx.value("SELECT count(*) FROM fragment_profiles")
         profile = pb.Profile(profile_id="prf_1", event_counts={"x": count}, groups=[current_caller().name])
+        profile.traits["name"] = "김단골"
         return pb.GetProfileResponse(profile=profile)
 
 
@@ -176,6 +177,23 @@ async def test_answers_a_caller_with_the_scope(service: RunningService) -> None:
     )
     assert answer.profile.profile_id == "prf_1"
     assert list(answer.profile.groups) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "name"),
+    [
+        (["profile.read"], "김**"),
+        (["profile.read", "feedback.pii"], "김**"),
+        (["profile.read", "profile.pii"], "김단골"),
+        (["profile.*"], "김단골"),
+        (["*"], "김단골"),
+    ],
+)
+async def test_masks_personal_data_for_whoever_may_not_see_it(
+    service: RunningService, scopes: list[str], name: str
+) -> None:
+    answer = await service.stub(ProfileServiceStub, scopes).GetProfile(pb.GetProfileRequest(profile="user_id:known"))
+    assert answer.profile.traits["name"] == name
 
 
 @pytest.mark.parametrize(
