@@ -38,8 +38,18 @@ run: $(READY) ## Run the whole platform on this machine (Ctrl-C stops it)
 demo: $(READY) ## Drive the running platform with a simulated shop (ARGS="--customers 500")
 	@exec $(BIN)/python -m demo $(ARGS)
 
+# The browser script is tested in Debian's Chromium; where it cannot be installed, its tests say so and are skipped.
+.PHONY: chromium
+chromium: ## Install Chromium for the tests of the browser script (Debian or Ubuntu, as root)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
+	  echo "Installing Chromium …"; export DEBIAN_FRONTEND=noninteractive; \
+	  timeout 120 apt-get -qq update >/dev/null 2>&1; \
+	  timeout 300 apt-get -qq install -y --no-install-recommends chromium chromium-driver >/dev/null 2>&1 \
+	    || echo "Chromium cannot be installed; the tests that need it will be skipped."; }
+
 .PHONY: test
-test: $(READY) ## Run every test (ARGS="-k merge" chooses)
+test: $(READY) chromium ## Run every test (ARGS="-k merge" chooses)
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check

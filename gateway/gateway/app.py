@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from gateway import docs, health, telemetry
 from gateway.access import Gatekeeper
+from gateway.browser.endpoint import BrowserScriptEndpoint
 from gateway.front import Front
 from gateway.ingest.browser import BrowserSettingsEndpoint
 from gateway.ingest.endpoint import IngestEndpoint
@@ -52,6 +53,7 @@ def build(settings: Settings) -> Front:
     endpoints = (
         IngestEndpoint(gatekeeper, limiter, journal, shards=settings.event_shards, **limits),
         BrowserSettingsEndpoint(gatekeeper),
+        BrowserScriptEndpoint(),
         ContractEndpoint(known, services, gatekeeper, limiter, **limits),
     )
     return Front(endpoints, app)
