@@ -113,7 +113,8 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, call: Handler) -> Handler:
         scope = self._scopes[method]
-        sees_personal_data = f"{scope.partition('.')[0]}.pii"
+        # /dangol.profile.v1.AgentService/GetInteraction: whatever its own scope, what it answers is of svc-profile.
+        sees_personal_data = f"{method.split('.')[1]}.pii"
 
         async def behind_the_door(request: Message, context: grpc.aio.ServicerContext) -> Any:
             started = time.perf_counter()

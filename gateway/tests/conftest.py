@@ -199,6 +199,7 @@ class _Profiles(profile_pb2_grpc.ProfileServiceServicer):
         if name == "slow":
             await asyncio.sleep(30)
         profile = profile_pb2.Profile(profile_id="prf_1", event_counts={"Order Completed": 3})
+        profile.groups.extend(request.read_mask.paths)
         profile.identifiers.add(namespace="user_id", value=request.profile)
         profile.traits.update({"name": "김단골", "age": 31, "tags": ["a", None, True], "scale": 1.5})
         profile.first_seen_time.FromJsonString("2026-11-01T00:00:00Z")

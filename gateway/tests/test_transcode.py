@@ -65,7 +65,26 @@ class TestBinding:
             "eventCounts": {"Order Completed": 3},
             "revenue": {},
             "groups": [],
+            "consents": [],
+            "segments": [],
+            "stages": [],
+            "recentEvents": [],
+            "openCases": [],
         }
+
+    @pytest.mark.parametrize(
+        ("query", "paths"),
+        [
+            ("readMask=traits,recentEvents", ["traits", "recent_events"]),
+            ("readMask=traits%2CrecentEvents", ["traits", "recent_events"]),
+            ("read_mask=segments", ["segments"]),
+            ("readMask=*", ["*"]),
+            ("readMask=", []),
+        ],
+    )
+    async def test_a_mask_of_fields_is_a_parameter(self, gateway: RunningGateway, query: str, paths: list[str]) -> None:
+        answer = await ask(gateway, "GET", f"/v1/profiles/user_id:u1?{query}")
+        assert answer.json()["groups"] == paths
 
     async def test_a_body_may_be_one_field_and_the_query_the_others(self, gateway: RunningGateway) -> None:
         body = {"name": "loyal", "rule": "true", "segmentId": "ignored by the service's door"}

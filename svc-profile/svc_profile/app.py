@@ -8,6 +8,7 @@ from chassis.database import Database
 from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service
+from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
@@ -15,6 +16,7 @@ from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_ser
 from svc_profile.consumers import subscriptions
 from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
+from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
@@ -31,6 +33,11 @@ def build(settings: Settings) -> Service:
         database=database,
         migrations=Path(__file__).parent / "migrations",
         servicers=[
+            Servicer(
+                "dangol.profile.v1.AgentService",
+                add_AgentServiceServicer_to_server,
+                AgentRpc(database, key),
+            ),
             Servicer(
                 "dangol.profile.v1.ProfileService",
                 add_ProfileServiceServicer_to_server,

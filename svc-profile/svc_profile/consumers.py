@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from chassis.database import Transaction
 from chassis.streams import COLLECTED, REJECTED, Delivery, Subscription
 from dangol.events.v1.events_pb2 import EventBatch, RejectedEventBatch
+from dangol.feedback.v1.feedback_pb2 import FeedbackRecorded
+from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved, StageChanged
 
 from svc_profile.domain.events import Namer
+from svc_profile.usecases import hearing
 from svc_profile.usecases.collecting import collect
 from svc_profile.usecases.rejected import keep_rejected
 from svc_profile.wire.collecting import read_batch, resolved_batch
+from svc_profile.wire.heard import (
+    read_deleted_segments,
+    read_feedback,
+    read_memberships,
+    read_segment_names,
+    read_stages,
+)
 from svc_profile.wire.rejected import read_rejected
 
 
@@ -39,6 +49,31 @@ async def on_rejected(tx: Transaction, batches: Sequence[RejectedEventBatch]) ->
     await keep_rejected(tx, read_rejected(batches))
 
 
+async def on_memberships_changed(tx: Transaction, messages: Sequence[MembershipsChanged]) -> None:
+    """Know who entered and left segments."""
+    await hearing.change_memberships(tx, read_memberships(messages))
+
+
+async def on_segment_saved(tx: Transaction, messages: Sequence[SegmentSaved]) -> None:
+    """Know what segments are called."""
+    await hearing.name_segments(tx, read_segment_names(messages))
+
+
+async def on_segment_deleted(tx: Transaction, messages: Sequence[SegmentDeleted]) -> None:
+    """Let segments be gone."""
+    await hearing.forget_segments(tx, read_deleted_segments(messages))
+
+
+async def on_stage_changed(tx: Transaction, messages: Sequence[StageChanged]) -> None:
+    """Know where customers stand."""
+    await hearing.change_stages(tx, read_stages(messages))
+
+
+async def on_feedback_recorded(tx: Transaction, messages: Sequence[FeedbackRecorded]) -> None:
+    """Know that customers said something."""
+    await hearing.hear_feedback(tx, read_feedback(messages))
+
+
 def subscriptions(namer: Namer, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
@@ -50,4 +85,9 @@ def subscriptions(namer: Namer, batch_messages: int) -> tuple[Subscription, ...]
             inbox=False,
         ),
         Subscription(RejectedEventBatch, on_rejected, subject=REJECTED),
+        Subscription(MembershipsChanged, on_memberships_changed, batch_messages=64),
+        Subscription(SegmentSaved, on_segment_saved),
+        Subscription(SegmentDeleted, on_segment_deleted),
+        Subscription(StageChanged, on_stage_changed, batch_messages=256),
+        Subscription(FeedbackRecorded, on_feedback_recorded, batch_messages=64),
     )

@@ -7,8 +7,8 @@ from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceServicer
 from grpc.aio import ServicerContext
 
-from svc_profile.usecases.profiles import get_profile
-from svc_profile.wire.profiles import profile_to_proto
+from svc_profile.usecases.reading import read_profile
+from svc_profile.wire.views import read_parts, view_to_proto
 
 
 class ProfileRpc(ProfileServiceServicer):
@@ -19,8 +19,8 @@ class ProfileRpc(ProfileServiceServicer):
         self._key = key
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: ServicerContext) -> pb.GetProfileResponse:
-        """Return one customer."""
-        fragment = self._key.resolve(request.profile).bytes
+        """Return one customer, as far as was asked."""
+        fragment, parts = self._key.resolve(request.profile).bytes, read_parts(request.read_mask)
         async with self._database.snapshot() as tx:
-            profile = await get_profile(tx, fragment)
-        return pb.GetProfileResponse(profile=profile_to_proto(profile))
+            view = await read_profile(tx, fragment, parts)
+        return pb.GetProfileResponse(profile=view_to_proto(view, parts))

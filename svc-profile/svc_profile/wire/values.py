@@ -7,6 +7,7 @@ from typing import Any
 
 from chassis.errors import Invalid
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 
 # What a protobuf Timestamp can say: the years 1 to 9999.
 FIRST_US = -62_135_596_800_000_000
@@ -37,6 +38,19 @@ def _fits_double(value: int) -> bool:
         return Decimal(repr(float(value))) == value
     except (OverflowError, InvalidOperation):
         return False
+
+
+def in_years(time_us: int) -> int:
+    """Bring a time into the years that a Timestamp can say."""
+    return min(max(time_us, FIRST_US), LAST_US)
+
+
+def read_time(timestamp: Timestamp, field: str) -> int:
+    """Read a time of a request in microseconds; raises `Invalid` for one outside the years 1 to 9999."""
+    time_us = timestamp.seconds * 1_000_000 + timestamp.nanos // 1_000
+    if not FIRST_US <= time_us <= LAST_US:
+        raise Invalid.field(field, "must be in the years 1 to 9999")
+    return time_us
 
 
 def require_empty(token: Mapping[str, Any]) -> None:

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/profile/v1/profile.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\nIdentifier\x12 \n\tnamespace\x18\x01 \x01(\tB\r\x8a\xbc\x18\t\"user_id\"\x12&\n\x05value\x18\x02 \x01(\tB\x17\xf8\xbb\x18\x01\x8a\xbc\x18\x0f\"customer-0001\"\x12\x33\n\x0f\x66irst_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe0\x03\n\x07Profile\x12\x18\n\nprofile_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12-\n\x06traits\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12\x33\n\x0f\x66irst_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x41\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32+.dangol.profile.v1.Profile.EventCountsEntry\x12\x38\n\x07revenue\x18\x07 \x03(\x0b\x32\'.dangol.profile.v1.Profile.RevenueEntry\x12\x0e\n\x06groups\x18\x08 \x03(\t\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cRevenueEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"P\n\x11GetProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\"A\n\x12GetProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.dangol.profile.v1.Profile2\xa9\x01\n\x0eProfileService\x12\x96\x01\n\nGetProfile\x12$.dangol.profile.v1.GetProfileRequest\x1a%.dangol.profile.v1.GetProfileResponse\";\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\x12\x16/v1/profiles/{profile}b\x07profileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/profile/v1/profile.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\nIdentifier\x12 \n\tnamespace\x18\x01 \x01(\tB\r\x8a\xbc\x18\t\"user_id\"\x12&\n\x05value\x18\x02 \x01(\tB\x17\xf8\xbb\x18\x01\x8a\xbc\x18\x0f\"customer-0001\"\x12\x33\n\x0f\x66irst_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x06\n\x07Profile\x12\x18\n\nprofile_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12-\n\x06traits\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12\x33\n\x0f\x66irst_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x41\n\x0c\x65vent_counts\x18\x06 \x03(\x0b\x32+.dangol.profile.v1.Profile.EventCountsEntry\x12\x38\n\x07revenue\x18\x07 \x03(\x0b\x32\'.dangol.profile.v1.Profile.RevenueEntry\x12\x0e\n\x06groups\x18\x08 \x03(\t\x12\x33\n\x08\x63onsents\x18\t \x03(\x0b\x32!.dangol.profile.v1.ProfileConsent\x12\x36\n\x08segments\x18\n \x03(\x0b\x32$.dangol.profile.v1.SegmentMembership\x12/\n\x06stages\x18\x0b \x03(\x0b\x32\x1f.dangol.profile.v1.ProfileStage\x12\x35\n\rrecent_events\x18\x0c \x03(\x0b\x32\x1e.dangol.profile.v1.RecentEvent\x12/\n\nopen_cases\x18\r \x03(\x0b\x32\x1b.dangol.profile.v1.OpenCase\x12\x36\n\x0f\x63omputed_traits\x18\x0e \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x1a\x32\n\x10\x45ventCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cRevenueEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb0\x01\n\x0eProfileConsent\x12)\n\npurpose_id\x18\x01 \x01(\tB\x15\x8a\xbc\x18\x11\"marketing_email\"\x12\x0f\n\x07granted\x18\x02 \x01(\x08\x12\x31\n\ranswered_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x11SegmentMembership\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crule_version\x18\x04 \x01(\x05\"\x88\x01\n\x0cProfileStage\x12\r\n\x05track\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x16\n\x0eprevious_stage\x18\x03 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vidence\x18\x05 \x01(\t\"\x84\x02\n\x0bRecentEvent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x31\n\nproperties\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\x12-\n\x06traits\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xf8\xbb\x18\x01\"\xb3\x01\n\x08OpenCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x15\n\x07subject\x18\x03 \x01(\tB\x04\xf8\xbb\x18\x01\x12\x0e\n\x06status\x18\x04 \x01(\t\x12/\n\x0bopened_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x7f\n\x11GetProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"A\n\x12GetProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.dangol.profile.v1.Profile2\xa9\x01\n\x0eProfileService\x12\x96\x01\n\nGetProfile\x12$.dangol.profile.v1.GetProfileRequest\x1a%.dangol.profile.v1.GetProfileResponse\";\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\x12\x16/v1/profiles/{profile}b\x07profileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,22 +49,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILE'].fields_by_name['profile_id']._serialized_options = b'\342A\001\003'
   _globals['_PROFILE'].fields_by_name['traits']._loaded_options = None
   _globals['_PROFILE'].fields_by_name['traits']._serialized_options = b'\370\273\030\001'
+  _globals['_PROFILE'].fields_by_name['computed_traits']._loaded_options = None
+  _globals['_PROFILE'].fields_by_name['computed_traits']._serialized_options = b'\370\273\030\001'
+  _globals['_PROFILECONSENT'].fields_by_name['purpose_id']._loaded_options = None
+  _globals['_PROFILECONSENT'].fields_by_name['purpose_id']._serialized_options = b'\212\274\030\021\"marketing_email\"'
+  _globals['_RECENTEVENT'].fields_by_name['properties']._loaded_options = None
+  _globals['_RECENTEVENT'].fields_by_name['properties']._serialized_options = b'\370\273\030\001'
+  _globals['_RECENTEVENT'].fields_by_name['traits']._loaded_options = None
+  _globals['_RECENTEVENT'].fields_by_name['traits']._serialized_options = b'\370\273\030\001'
+  _globals['_OPENCASE'].fields_by_name['subject']._loaded_options = None
+  _globals['_OPENCASE'].fields_by_name['subject']._serialized_options = b'\370\273\030\001'
   _globals['_GETPROFILEREQUEST'].fields_by_name['profile']._loaded_options = None
   _globals['_GETPROFILEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
   _globals['_PROFILESERVICE'].methods_by_name['GetProfile']._loaded_options = None
   _globals['_PROFILESERVICE'].methods_by_name['GetProfile']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002!\022\026/v1/profiles/{profile}b\007profile'
-  _globals['_IDENTIFIER']._serialized_start=214
-  _globals['_IDENTIFIER']._serialized_end=405
-  _globals['_PROFILE']._serialized_start=408
-  _globals['_PROFILE']._serialized_end=888
-  _globals['_PROFILE_EVENTCOUNTSENTRY']._serialized_start=790
-  _globals['_PROFILE_EVENTCOUNTSENTRY']._serialized_end=840
-  _globals['_PROFILE_REVENUEENTRY']._serialized_start=842
-  _globals['_PROFILE_REVENUEENTRY']._serialized_end=888
-  _globals['_GETPROFILEREQUEST']._serialized_start=890
-  _globals['_GETPROFILEREQUEST']._serialized_end=970
-  _globals['_GETPROFILERESPONSE']._serialized_start=972
-  _globals['_GETPROFILERESPONSE']._serialized_end=1037
-  _globals['_PROFILESERVICE']._serialized_start=1040
-  _globals['_PROFILESERVICE']._serialized_end=1209
+  _globals['_IDENTIFIER']._serialized_start=248
+  _globals['_IDENTIFIER']._serialized_end=439
+  _globals['_PROFILE']._serialized_start=442
+  _globals['_PROFILE']._serialized_end=1240
+  _globals['_PROFILE_EVENTCOUNTSENTRY']._serialized_start=1142
+  _globals['_PROFILE_EVENTCOUNTSENTRY']._serialized_end=1192
+  _globals['_PROFILE_REVENUEENTRY']._serialized_start=1194
+  _globals['_PROFILE_REVENUEENTRY']._serialized_end=1240
+  _globals['_PROFILECONSENT']._serialized_start=1243
+  _globals['_PROFILECONSENT']._serialized_end=1419
+  _globals['_SEGMENTMEMBERSHIP']._serialized_start=1421
+  _globals['_SEGMENTMEMBERSHIP']._serialized_end=1546
+  _globals['_PROFILESTAGE']._serialized_start=1549
+  _globals['_PROFILESTAGE']._serialized_end=1685
+  _globals['_RECENTEVENT']._serialized_start=1688
+  _globals['_RECENTEVENT']._serialized_end=1948
+  _globals['_OPENCASE']._serialized_start=1951
+  _globals['_OPENCASE']._serialized_end=2130
+  _globals['_GETPROFILEREQUEST']._serialized_start=2132
+  _globals['_GETPROFILEREQUEST']._serialized_end=2259
+  _globals['_GETPROFILERESPONSE']._serialized_start=2261
+  _globals['_GETPROFILERESPONSE']._serialized_end=2326
+  _globals['_PROFILESERVICE']._serialized_start=2329
+  _globals['_PROFILESERVICE']._serialized_end=2498
 # @@protoc_insertion_point(module_scope)

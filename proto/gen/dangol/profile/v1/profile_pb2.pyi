@@ -5,6 +5,7 @@ Who a customer is."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -112,6 +113,12 @@ class Profile(_message.Message):
     EVENT_COUNTS_FIELD_NUMBER: _builtins.int
     REVENUE_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    CONSENTS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    RECENT_EVENTS_FIELD_NUMBER: _builtins.int
+    OPEN_CASES_FIELD_NUMBER: _builtins.int
+    COMPUTED_TRAITS_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
     """`prf_` and 26 characters, derived from the earliest identifier. An id that was ever given out keeps resolving."""
     @_builtins.property
@@ -144,6 +151,30 @@ class Profile(_message.Message):
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Groups (accounts) that the customer belongs to."""
 
+    @_builtins.property
+    def consents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileConsent]:
+        """What the customer consented to, by purpose. Only when asked for."""
+
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentMembership]:
+        """Segments that the customer is in, by name, as svc-segmentation announced them. Only when asked for."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileStage]:
+        """Where the customer stands in each track of stages, by track. Only when asked for."""
+
+    @_builtins.property
+    def recent_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecentEvent]:
+        """The last 20 events, newest first. Only when asked for."""
+
+    @_builtins.property
+    def open_cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenCase]:
+        """What staff has not closed, newest first; at most 20. Only when asked for."""
+
+    @_builtins.property
+    def computed_traits(self) -> _struct_pb2.Struct:
+        """Values of the computed traits. Only when asked for."""
+
     def __init__(
         self,
         *,
@@ -155,14 +186,234 @@ class Profile(_message.Message):
         event_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         revenue: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         groups: _abc.Iterable[_builtins.str] | None = ...,
+        consents: _abc.Iterable[Global___ProfileConsent] | None = ...,
+        segments: _abc.Iterable[Global___SegmentMembership] | None = ...,
+        stages: _abc.Iterable[Global___ProfileStage] | None = ...,
+        recent_events: _abc.Iterable[Global___RecentEvent] | None = ...,
+        open_cases: _abc.Iterable[Global___OpenCase] | None = ...,
+        computed_traits: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time", "traits", b"traits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computed_traits", b"computed_traits", "first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time", "traits", b"traits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_counts", b"event_counts", "first_seen_time", b"first_seen_time", "groups", b"groups", "identifiers", b"identifiers", "last_seen_time", b"last_seen_time", "profile_id", b"profile_id", "revenue", b"revenue", "traits", b"traits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_traits", b"computed_traits", "consents", b"consents", "event_counts", b"event_counts", "first_seen_time", b"first_seen_time", "groups", b"groups", "identifiers", b"identifiers", "last_seen_time", b"last_seen_time", "open_cases", b"open_cases", "profile_id", b"profile_id", "recent_events", b"recent_events", "revenue", b"revenue", "segments", b"segments", "stages", b"stages", "traits", b"traits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
+
+@_typing.final
+class ProfileConsent(_message.Message):
+    """What a customer answered for one purpose, or what holds without an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_ID_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    ANSWERED_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    purpose_id: _builtins.str
+    """The purpose, such as `analytics` or `marketing_email`."""
+    granted: _builtins.bool
+    """True when the purpose may be followed now."""
+    @_builtins.property
+    def answered_time(self) -> _timestamp_pb2.Timestamp:
+        """When the customer said so; absent when it is the default of the purpose."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a grant has to be confirmed again; absent when it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        purpose_id: _builtins.str = ...,
+        granted: _builtins.bool = ...,
+        answered_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered_time", b"answered_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time", b"answered_time", "expire_time", b"expire_time", "granted", b"granted", "purpose_id", b"purpose_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileConsent: _TypeAlias = ProfileConsent  # noqa: Y015
+
+@_typing.final
+class SegmentMembership(_message.Message):
+    """A segment that a customer is in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENTERED_TIME_FIELD_NUMBER: _builtins.int
+    RULE_VERSION_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """`seg_…`."""
+    name: _builtins.str
+    """Name of the segment."""
+    rule_version: _builtins.int
+    """Version of the rule that decided."""
+    @_builtins.property
+    def entered_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        entered_time: _timestamp_pb2.Timestamp | None = ...,
+        rule_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entered_time", b"entered_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entered_time", b"entered_time", "name", b"name", "rule_version", b"rule_version", "segment_id", b"segment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentMembership: _TypeAlias = SegmentMembership  # noqa: Y015
+
+@_typing.final
+class ProfileStage(_message.Message):
+    """Where a customer stands in one track of stages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACK_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_STAGE_FIELD_NUMBER: _builtins.int
+    ENTERED_TIME_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    track: _builtins.str
+    """The track, such as `lifecycle`."""
+    stage: _builtins.str
+    """The stage."""
+    previous_stage: _builtins.str
+    """The stage before; empty for the first one."""
+    evidence: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def entered_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        track: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        previous_stage: _builtins.str = ...,
+        entered_time: _timestamp_pb2.Timestamp | None = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entered_time", b"entered_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entered_time", b"entered_time", "evidence", b"evidence", "previous_stage", b"previous_stage", "stage", b"stage", "track", b"track"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileStage: _TypeAlias = ProfileStage  # noqa: Y015
+
+@_typing.final
+class RecentEvent(_message.Message):
+    """An event as it was collected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The client's id of the event."""
+    name: _builtins.str
+    """Name of a `track` event; the others have the name of the call: `identify`, `page`, `screen`, `group`, `alias`."""
+    source: _builtins.str
+    """Id of the write key that it came in with."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @_builtins.property
+    def received_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received it."""
+
+    @_builtins.property
+    def properties(self) -> _struct_pb2.Struct:
+        """`track`, `page`, `screen`: what the client sent with it."""
+
+    @_builtins.property
+    def traits(self) -> _struct_pb2.Struct:
+        """`identify`, `group`: the traits that the client sent."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        received_time: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
+        properties: _struct_pb2.Struct | None = ...,
+        traits: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "properties", b"properties", "received_time", b"received_time", "traits", b"traits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "message_id", b"message_id", "name", b"name", "properties", b"properties", "received_time", b"received_time", "source", b"source", "traits", b"traits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecentEvent: _TypeAlias = RecentEvent  # noqa: Y015
+
+@_typing.final
+class OpenCase(_message.Message):
+    """Something that staff still has to deal with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    OPENED_TIME_FIELD_NUMBER: _builtins.int
+    UPDATED_TIME_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """Id of the interaction, `int_…`."""
+    kind: _builtins.str
+    """What it is: `ticket`, `call`, `chat`, `email`, `visit` or `note`."""
+    subject: _builtins.str
+    """What it is about."""
+    status: _builtins.str
+    """`open` or `pending`."""
+    @_builtins.property
+    def opened_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def updated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        status: _builtins.str = ...,
+        opened_time: _timestamp_pb2.Timestamp | None = ...,
+        updated_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_time", b"opened_time", "updated_time", b"updated_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "kind", b"kind", "opened_time", b"opened_time", "status", b"status", "subject", b"subject", "updated_time", b"updated_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenCase: _TypeAlias = OpenCase  # noqa: Y015
 
 @_typing.final
 class GetProfileRequest(_message.Message):
@@ -171,16 +422,24 @@ class GetProfileRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROFILE_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """Profile reference: `prf_…` or `<namespace>:<value>`, such as `user_id:u1` or `email:kim@example.com`."""
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields of the profile to answer, and no others; `profile_id` is always there. Empty is all that needs no asking,
+        `*` is everything. Over HTTP `?readMask=traits,segments`.
+        """
+
     def __init__(
         self,
         *,
         profile: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "read_mask", b"read_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,7 +47,8 @@ class ProfileServiceServicer:
     """
 
     def GetProfile(self, request, context):
-        """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody.
+        """One customer as one person: identifiers, traits, counts, and with `read_mask` all that is known. NOT_FOUND when the
+        reference names nobody.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

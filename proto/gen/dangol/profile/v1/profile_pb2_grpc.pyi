@@ -34,7 +34,9 @@ class ProfileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProfileServiceAsyncStub: ...
     GetProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]
-    """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
+    """One customer as one person: identifiers, traits, counts, and with `read_mask` all that is known. NOT_FOUND when the
+    reference names nobody.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -42,7 +44,9 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]  # type: ignore[assignment]
-    """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
+    """One customer as one person: identifiers, traits, counts, and with `read_mask` all that is known. NOT_FOUND when the
+    reference names nobody.
+    """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads profiles."""
@@ -53,6 +57,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_pb2.GetProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_pb2.GetProfileResponse, _abc.Awaitable[_profile_pb2.GetProfileResponse]]:
-        """One customer as one person: identifiers, traits, counts. NOT_FOUND when the reference names nobody."""
+        """One customer as one person: identifiers, traits, counts, and with `read_mask` all that is known. NOT_FOUND when the
+        reference names nobody.
+        """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -678,3 +678,55 @@ class SegmentDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SegmentDeleted: _TypeAlias = SegmentDeleted  # noqa: Y015
+
+@_typing.final
+class StageChanged(_message.Message):
+    """Announced when a customer moves to another stage of a track, such as from `active` to `at_risk`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    OLD_STAGE_FIELD_NUMBER: _builtins.int
+    NEW_STAGE_FIELD_NUMBER: _builtins.int
+    RULE_VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.bytes
+    """The profile, 16 bytes."""
+    track: _builtins.str
+    """The track, such as `lifecycle`."""
+    old_stage: _builtins.str
+    """The stage before; empty for the first one."""
+    new_stage: _builtins.str
+    """The stage from now on; empty when the customer has left the track."""
+    rule_version: _builtins.int
+    """Version of the rule that decided."""
+    revision: _builtins.int
+    """Highest revision of (profile, track) wins, whatever the order of arrival."""
+    evidence: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it changed."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.bytes = ...,
+        track: _builtins.str = ...,
+        old_stage: _builtins.str = ...,
+        new_stage: _builtins.str = ...,
+        rule_version: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "evidence", b"evidence", "new_stage", b"new_stage", "old_stage", b"old_stage", "profile_id", b"profile_id", "revision", b"revision", "rule_version", b"rule_version", "track", b"track"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageChanged: _TypeAlias = StageChanged  # noqa: Y015

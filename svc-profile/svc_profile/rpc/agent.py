@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What staff works with."""
+
+from chassis.calls import current_caller
+from chassis.database import Database
+from chassis.identity import IdentityKey
+from dangol.profile.v1 import agent_pb2 as pb
+from dangol.profile.v1.agent_pb2_grpc import AgentServiceServicer
+from grpc.aio import ServicerContext
+
+from chassis import clock, pages
+from svc_profile.usecases import interactions
+from svc_profile.wire.interactions import (
+    interaction_to_proto,
+    position_of_interaction,
+    read_change,
+    read_choice,
+    read_draft,
+)
+
+
+class AgentRpc(AgentServiceServicer):
+    """Serves the staff who talk with customers."""
+
+    def __init__(self, database: Database, key: IdentityKey) -> None:
+        self._database = database
+        self._key = key
+
+    async def CreateInteraction(
+        self, request: pb.CreateInteractionRequest, context: ServicerContext
+    ) -> pb.CreateInteractionResponse:
+        """Keep a contact with a customer."""
+        fragment, draft = self._key.resolve(request.profile).bytes, read_draft(request.interaction)
+        async with self._database.transaction() as tx:
+            kept = await interactions.create_interaction(
+                tx,
+                fragment,
+                draft,
+                request_id=request.request_id,
+                actor=current_caller().name,
+                now_us=clock.to_us(clock.now()),
+            )
+        return pb.CreateInteractionResponse(interaction=interaction_to_proto(kept))
+
+    async def GetInteraction(
+        self, request: pb.GetInteractionRequest, context: ServicerContext
+    ) -> pb.GetInteractionResponse:
+        """Return one contact."""
+        async with self._database.snapshot() as tx:
+            kept = await interactions.get_interaction(tx, request.interaction_id)
+        return pb.GetInteractionResponse(interaction=interaction_to_proto(kept))
+
+    async def UpdateInteraction(
+        self, request: pb.UpdateInteractionRequest, context: ServicerContext
+    ) -> pb.UpdateInteractionResponse:
+        """Change a contact."""
+        change = read_change(request)
+        async with self._database.transaction() as tx:
+            kept = await interactions.update_interaction(
+                tx,
+                request.interaction.interaction_id,
+                change,
+                actor=current_caller().name,
+                now_us=clock.to_us(clock.now()),
+            )
+        return pb.UpdateInteractionResponse(interaction=interaction_to_proto(kept))
+
+    async def ListInteractions(
+        self, request: pb.ListInteractionsRequest, context: ServicerContext
+    ) -> pb.ListInteractionsResponse:
+        """Return contacts with one customer or with all, newest first."""
+        size = pages.page_size(request.page_size)
+        of = self._key.resolve(request.profile).bytes if request.profile else None
+        choice = read_choice(request, pages.decode_token(request.page_token))
+        async with self._database.snapshot() as tx:
+            found = await interactions.list_interactions(tx, choice, of=of, most=size + 1)
+        page, more = found[:size], found[size:]
+        return pb.ListInteractionsResponse(
+            interactions=[interaction_to_proto(kept) for kept in page],
+            next_page_token=pages.encode_token(position_of_interaction(page[-1])) if more else "",
+        )

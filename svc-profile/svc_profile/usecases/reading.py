@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tell all that is known of a customer, and read no more than was asked for."""
+
+from collections.abc import Collection, Sequence, Set
+
+from chassis.database import Transaction
+from chassis.errors import NotFound
+
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.interactions import Choice, Kept, Status
+from svc_profile.domain.profiles import Profile
+from svc_profile.domain.views import CASES, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
+from svc_profile.store.events import EventStore
+from svc_profile.store.heard import HeardStore
+from svc_profile.store.interactions import InteractionStore
+from svc_profile.store.members import Members, find_members
+from svc_profile.usecases.profiles import get_profile
+from svc_profile.wire.recent import read_recent
+
+RECENT_EVENTS = 20
+OPEN_CASES = 20
+
+
+async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str]) -> View:
+    """Return some parts of the customer whom a fragment belongs to."""
+    profile = await get_profile(tx, fragment) if parts - ON_REQUEST else None
+    members = _members(profile) if profile else await _find(tx, fragment)
+    heard = HeardStore(tx)
+    return View(
+        profile_id=members.profile,
+        profile=profile,
+        segments=await heard.memberships(members.profile) if SEGMENTS in parts else (),
+        stages=await heard.stages(members.profile) if STAGES in parts else (),
+        recent_events=await _recent_events(tx, members.fragments) if EVENTS in parts else (),
+        open_cases=await _open_cases(tx, members.fragments) if CASES in parts else (),
+    )
+
+
+def _members(profile: Profile) -> Members:
+    return Members(profile.profile, [known.fragment for known in profile.known_as])
+
+
+async def _find(tx: Transaction, fragment: FragmentKey) -> Members:
+    members = await find_members(tx, fragment)
+    if members is None:
+        raise NotFound("nobody is known by this reference")
+    return members
+
+
+async def _recent_events(tx: Transaction, fragments: Collection[FragmentKey]) -> Sequence[RecentEvent]:
+    stored = await EventStore(tx).of_fragments(fragments, most=RECENT_EVENTS)
+    return [read_recent(each.name, each.message) for each in stored if each.message is not None]
+
+
+async def _open_cases(tx: Transaction, fragments: Collection[FragmentKey]) -> Sequence[Kept]:
+    choice = Choice(fragments=fragments, statuses=[Status.OPEN, Status.PENDING])
+    return await InteractionStore(tx).page(choice, OPEN_CASES)
