@@ -230,7 +230,7 @@ async def _database() -> AsyncIterator[tuple[Database, psutil.Process]]:
 
 async def measure_all(events: int, customers: int) -> dict[str, Cost]:
     """Measure the bare loop and every case in turn."""
-    collecting = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)), {}))
+    collecting = Collecting(Namer(IdentityKey(bytes.fromhex(KEY))))
     costs = {}
     async with _database() as (database, server):
         for number, case in enumerate(cases(events, customers)):

@@ -6,17 +6,13 @@ and every replay finds the same one and nobody can guess the value back without 
 of its earliest fragment, written `prf_` and 26 characters of Crockford's base 32.
 """
 
-import re
-import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 from uuid import UUID
 
-import phonenumbers
-
 from chassis.errors import Invalid
+from chassis.identifiers import BUILT_IN, IdentifierTypes
 
 FragmentId = NewType("FragmentId", UUID)
 """Id of what was learnt under one identifier alone."""
@@ -24,16 +20,10 @@ FragmentId = NewType("FragmentId", UUID)
 ProfileId = NewType("ProfileId", UUID)
 """Id of a customer: the id of the customer's earliest fragment."""
 
-NAMESPACES = ("user_id", "email", "phone", "anonymous_id")
-"""Built-in kinds of identifier, strongest first."""
-
 PREFIX = "prf_"
-MAX_VALUE_LENGTH = 512
-DEFAULT_REGION = "KR"
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
-_KOREAN_MOBILE = re.compile(r"01[016789]-?\d{3,4}-?\d{4}")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,12 +35,13 @@ class Identifier:
 
 
 class IdentityKey:
-    """The secret with which fragment ids are made; the same in every service."""
+    """The secret with which fragment ids are made, and the types of identifier; the same in every service."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, types: IdentifierTypes = BUILT_IN) -> None:
         if len(key) < 16:
             raise Invalid.field("DANGOL_IDENTITY_KEY", "must be at least 16 bytes (32 hexadecimal digits)")
         self._key = key[:64]
+        self.types = types
 
     def fragment_id(self, identifier: Identifier) -> FragmentId:
         """Hash namespace and value; equal identifiers give equal ids in every service and every replay."""
@@ -65,9 +56,10 @@ class IdentityKey:
         if reference.startswith(PREFIX):
             return FragmentId(parse_profile_id(reference))
         namespace, colon, value = reference.partition(":")
-        if not colon or not re.fullmatch(r"[a-z][a-z0-9_]*", namespace):
-            raise Invalid.field("profile", "must be prf_… or <namespace>:<value>, such as user_id:u1")
-        normal = normalise(namespace, value)
+        if not colon or namespace not in self.types:
+            known = ", ".join(self.types.rank)
+            raise Invalid.field("profile", f"must be prf_… or <namespace>:<value>; the namespaces are {known}")
+        normal = self.types.normalise(namespace, value)
         if normal is None:
             raise Invalid.field("profile", f"the value is not a usable {namespace}")
         return self.fragment_id(Identifier(namespace, normal))
@@ -90,55 +82,3 @@ def parse_profile_id(text: str) -> ProfileId:
     if number >> 128:
         raise Invalid.field("profile", "no such profile id")
     return ProfileId(UUID(int=number))
-
-
-@lru_cache(maxsize=65536)
-def normalise(namespace: str, value: str) -> str | None:
-    """Bring an identifier's value into its one spelling; None when nobody can be known by it.
-
-    Every value is NFC without surrounding space and at most 512 characters; `email` is in lower case, `phone` is E.164
-    with Korea as the default country. Junk ids that many clients send for "nobody" are refused.
-    """
-    text = unicodedata.normalize("NFC", value).strip()
-    if not text or len(text) > MAX_VALUE_LENGTH or "\x00" in text or is_junk(text):
-        return None
-    if namespace == "email":
-        return _email(text)
-    if namespace == "phone":
-        return _phone(text)
-    return text
-
-
-JUNK_IDS = frozenset(
-    {
-        "anonymous", "guest", "distinct_id", "distinctid", "id", "not_authenticated", "email", "undefined", "null",
-        "none", "nil", "true", "false", "nan", "0", "-1", "[object object]", "{}", "[]", "unknown", "n/a",
-        "00000000-0000-0000-0000-000000000000",
-    }
-)  # fmt: skip
-"""What clients send when they mean nobody, in lower case, without quotes (PostHog's list, and more)."""
-
-
-def is_junk(value: str) -> bool:
-    """Tell whether a value is one of the junk ids, also when quoted."""
-    return value.strip("\"'` ").casefold() in JUNK_IDS or not value.strip("\"'` ")
-
-
-def _email(text: str) -> str | None:
-    local, at, domain = text.casefold().rpartition("@")
-    if not at or not local or not domain or any(c.isspace() for c in text):
-        return None
-    return f"{local}@{domain}"
-
-
-def _phone(text: str) -> str | None:
-    # Nearly all numbers of the home market take this way; the library costs 50 times as much.
-    if _KOREAN_MOBILE.fullmatch(text):
-        return "+82" + text.replace("-", "")[1:]
-    try:
-        number = phonenumbers.parse(text, DEFAULT_REGION)
-    except phonenumbers.NumberParseException:
-        return None
-    if not phonenumbers.is_possible_number(number):
-        return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

@@ -7,6 +7,9 @@ from typing import ClassVar
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.identifiers import DEFAULT_REGION, IdentifierType, IdentifierTypes
+from chassis.identity import IdentityKey
+
 
 class CommonSettings(BaseSettings):
     """Where the engines are and which secrets are shared. Every name has the prefix `DANGOL_`."""
@@ -64,6 +67,12 @@ class ServiceSettings(CommonSettings):
     """Most connections of one process."""
     identity_key: SecretStr = SecretStr("")
     """Secret with which fragment ids are made, hexadecimal, at least 16 bytes; the same in every service, for ever."""
+    identifiers: tuple[IdentifierType, ...] = ()
+    """Types of identifier as JSON, strongest first; see `chassis.identifiers`. The same in every service."""
+    junk_ids: tuple[str, ...] = ()
+    """Further values that mean nobody, as a JSON list, in whatever case and quotes. The same in every service."""
+    phone_region: str = Field(DEFAULT_REGION, pattern="^[A-Z]{2}$")
+    """Country of telephone numbers that name none (ISO 3166). The same in every service."""
     grpc_host: str = "127.0.0.1"
     """Address that gRPC listens on."""
     grpc_tls_certificate: Path | None = None
@@ -84,9 +93,10 @@ class ServiceSettings(CommonSettings):
         """Name of the database of this service."""
         return self.postgres_database or f"dangol_{self.service}"
 
-    def identity_key_bytes(self) -> bytes:
-        """Decode the identity key; raises ValueError that names the setting."""
+    def identity(self) -> IdentityKey:
+        """Return what resolves references to customers; raises `Invalid` or ValueError that names the setting."""
         try:
-            return bytes.fromhex(self.identity_key.get_secret_value())
+            key = bytes.fromhex(self.identity_key.get_secret_value())
         except ValueError as error:
             raise ValueError("DANGOL_IDENTITY_KEY must be hexadecimal digits") from error
+        return IdentityKey(key, IdentifierTypes(self.identifiers, self.junk_ids, self.phone_region))

@@ -4,7 +4,7 @@
 from collections import Counter
 from datetime import date, timedelta
 
-from chassis.identity import normalise
+from chassis.identifiers import BUILT_IN
 
 from demo.actions import Action, Remark
 from demo.customers import make_customers
@@ -61,7 +61,7 @@ def test_customers_share_no_identifier() -> None:
     for values in (
         [c.email for c in customers],
         [c.user_id for c in customers],
-        [normalise("phone", c.phone) for c in customers],
+        [BUILT_IN.normalise("phone", c.phone) for c in customers],
         [device for c in customers for device in c.devices],
     ):
         assert None not in values

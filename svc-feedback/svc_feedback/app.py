@@ -5,7 +5,6 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
-from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service
 from dangol.feedback.v1.feedback_pb2_grpc import add_FeedbackServiceServicer_to_server
@@ -18,7 +17,7 @@ from svc_feedback.settings import Settings
 def build(settings: Settings) -> Service:
     """Make the service; opens nothing."""
     database = Database(settings)
-    rpc = FeedbackRpc(database, IdentityKey(settings.identity_key_bytes()))
+    rpc = FeedbackRpc(database, settings.identity())
     return Service(
         settings=settings,
         bus=Bus(settings, "svc-feedback"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
-from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service
 from dangol.metrics.v1.metrics_pb2_grpc import add_MetricsServiceServicer_to_server
@@ -24,7 +23,7 @@ def build(settings: Settings) -> Service:
     clickhouse = ClickHouse(_engine(settings), settings.clickhouse_database, _limits(settings))
     stores = Stores.on(clickhouse)
     hearing = Hearing(stores, timedelta(milliseconds=settings.metrics_insert_interval_ms))
-    rpc = MetricsRpc(stores, IdentityKey(settings.identity_key_bytes()))
+    rpc = MetricsRpc(stores, settings.identity())
     return Service(
         settings=settings,
         bus=Bus(settings, settings.service),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
-from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
@@ -26,7 +25,7 @@ from svc_profile.settings import Settings
 def build(settings: Settings) -> Service:
     """Put the service together; nothing is opened yet."""
     database = Database(settings)
-    key = IdentityKey(settings.identity_key_bytes())
+    key = settings.identity()
     return Service(
         settings=settings,
         bus=Bus(settings, "svc-profile"),
@@ -54,6 +53,6 @@ def build(settings: Settings) -> Service:
                 IngestRpc(database),
             ),
         ],
-        subscriptions=subscriptions(Namer(key, settings.identifier_traits), settings.batch_messages),
+        subscriptions=subscriptions(Namer(key), settings.batch_messages),
         jobs=jobs(database, settings),
     )

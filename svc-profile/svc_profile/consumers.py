@@ -33,7 +33,7 @@ class Collecting:
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
         batches = [read_batch(each.message_id, each.message, self._namer) for each in deliveries]
-        collected = await collect(tx, batches)
+        collected = await collect(tx, batches, self._namer.types)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
                 resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)

@@ -3,10 +3,12 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
+from chassis.identifiers import IdentifierType, IdentifierTypes
 from chassis.identity import IdentityKey
 from chassis.streams import Delivery
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
@@ -27,8 +29,13 @@ from svc_profile.settings import Settings
 from svc_profile.wire.collecting import read_event
 from svc_profile.wire.profiles import profile_id, profile_to_proto
 
-KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
-NAMER = Namer(KEY, {"loyalty": "loyalty"})
+DECLARED = (
+    IdentifierType(namespace="phone", normalise="phone", limit=2),
+    IdentifierType(namespace="loyalty", limit=1),
+    IdentifierType(namespace="household", shared=True),
+)
+TYPES = IdentifierTypes(DECLARED)
+NAMER = Namer(IdentityKey(bytes.fromhex(IDENTITY_KEY), TYPES))
 START_US = 1_760_000_000_000_000
 
 # Mostly what bears on identity.
@@ -46,6 +53,7 @@ TRAITS = st.fixed_dictionaries(
         "email": st.sampled_from(MAILS),
         "phone": st.sampled_from(PHONES),
         "loyalty": st.sampled_from(["L1", "L2", 77]),
+        "household": st.sampled_from(["H1", "H2"]),
         "name": st.sampled_from(VALUES),
         "city": st.sampled_from(["Seoul", "Busan"]),
     },
@@ -120,7 +128,8 @@ def at_once(history: Iterable[Message]) -> list[Profile]:
     events = read(history)
     fragments = learn(events)
     members = {key: Member(f.first_seen_us, f.name.namespace, key) for key, f in fragments.items()}
-    return profiles(fragments, dict(resolve(members, eligible_claims(claims_of(events).values())).profile_of))
+    counted = eligible_claims(claims_of(events).values(), TYPES.shared)
+    return profiles(fragments, dict(resolve(members, counted, types=TYPES).profile_of))
 
 
 class Ledger:
@@ -153,11 +162,11 @@ class Ledger:
         """Decide about new claims as the use case does."""
         children = {child for child, _ in claims}
         stored = {p: k for p, k in self.links.items() if p in claims or (k.eligible and p[0] in children)}
-        admission = admit(stored, claims)
+        admission = admit(stored, claims, TYPES.shared)
         standings = {key: self.standing(key) for key in (admission.touched | older) - new.keys()}
         standings |= {key: newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
-        around = survey(admission, standings, older)
-        change = reconcile(self.component(set(around.seeds - new.keys())), admission, around, new)
+        around = survey(admission, standings, older, TYPES)
+        change = reconcile(self.component(set(around.seeds - new.keys())), admission, around, new, TYPES)
         self.links |= {link.claim.pair: link for link in change.links}
         self.profile_of |= change.moved
 
@@ -166,8 +175,8 @@ class Ledger:
         return Member(fragment.first_seen_us, fragment.name.namespace, self.profile_of[key])
 
     def standing(self, key: FragmentKey) -> Standing:
-        is_parent = any(link.eligible and pair[1] == key for pair, link in self.links.items())
-        return Standing(self.member(key), self.fragments[self.profile_of[key]].first_seen_us, is_parent)
+        is_held = any(link.eligible and pair[1] == key for pair, link in self.links.items())
+        return Standing(self.member(key), self.fragments[self.profile_of[key]].first_seen_us, is_held)
 
     def component(self, reached: set[FragmentKey]) -> Component:
         """Follow eligible links from some fragments."""
@@ -180,7 +189,7 @@ class Ledger:
 
 @pytest.fixture(scope="module")
 async def service(engines: Engines) -> AsyncIterator[RunningService]:
-    async with running(build, Settings, engines, roles=("rpc",), identifier_traits={"loyalty": "loyalty"}) as service:
+    async with running(build, Settings, engines, roles=("rpc",), identifiers=DECLARED) as service:
         yield service
 
 
@@ -222,10 +231,31 @@ def test_the_rules_converge(arrival: tuple[list[Message], list[list[Message]]]) 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(messages(), max_size=30).map(numbered))
-def test_no_customer_has_two_user_ids(history: list[Message]) -> None:
+def test_no_customer_exceeds_a_limit(history: list[Message]) -> None:
     """Whatever is shared, two known people stay two."""
     for profile in at_once(history):
-        assert sum(known.namespace == "user_id" for known in profile.known_as) <= 1
+        held = Counter(known.namespace for known in profile.known_as)
+        assert all(held[namespace] <= limit for namespace, limit in TYPES.limits.items())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(messages(), max_size=30).map(numbered))
+def test_what_people_share_joins_nobody(history: list[Message]) -> None:
+    """Without the household's number, everybody else is who they are with it."""
+
+    def without_households(message: Message) -> Message:
+        bare = Message()
+        bare.CopyFrom(message)
+        traits = json.loads(message.traits or b"{}")
+        traits.pop("household", None)
+        bare.traits = encoded(traits)
+        return bare
+
+    def people(history: Iterable[Message]) -> set[frozenset[tuple[str, str]]]:
+        known = [[(k.namespace, k.value) for k in p.known_as if k.namespace != "household"] for p in at_once(history)]
+        return {frozenset(names) for names in known if names}
+
+    assert people(history) == people(map(without_households, history))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,20 +4,27 @@
 from decimal import Decimal
 
 import pytest
+from chassis.identifiers import IdentifierType, IdentifierTypes
 from chassis.identity import Identifier, IdentityKey
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from svc_profile.domain import fragments
 from svc_profile.domain.claims import Claim, Link, Rule, admit, claims_of, eligible_claims
+from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import Event, FragmentKey, Name, Namer, Names, event_key
 from svc_profile.domain.fragments import Fragment, Trait, learn, storable
 from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
 from svc_profile.domain.profiles import fold_profile
-from svc_profile.settings import Settings
 
-KEY = IdentityKey(bytes(range(16)))
-NAMER = Namer(KEY, {"loyalty": "loyalty", "work_email": "email"})
+TYPES = IdentifierTypes(
+    [
+        IdentifierType(namespace="email", traits=("email", "work_email"), normalise="email", limit=2),
+        IdentifierType(namespace="loyalty"),
+        IdentifierType(namespace="household", shared=True),
+    ]
+)
+KEY = IdentityKey(bytes(range(16)), TYPES)
+NAMER = Namer(KEY)
 
 
 def key(namespace: str, value: str) -> FragmentKey:
@@ -67,6 +74,52 @@ def test_names_are_found_strongest_first() -> None:
         ("loyalty", "77"),
         ("anonymous_id", "d1"),
     ]
+
+
+def test_the_declared_order_is_the_order_of_strength() -> None:
+    """Shared names are the weakest, wherever they stand."""
+    declared = [
+        IdentifierType(namespace="home", shared=True),
+        IdentifierType(namespace="loyalty"),
+        IdentifierType(namespace="user_id", limit=1),
+    ]
+    namer = Namer(IdentityKey(bytes(16), IdentifierTypes(declared)))
+    found = namer.names("kim", "d1", "old", {"loyalty": 77.0, "home": "02-312-3456", "email": "k@x.kr"})
+    assert [n.namespace for n in found.seen] == ["loyalty", "user_id", "email", "anonymous_id", "anonymous_id", "home"]
+    assert (found.seen[0].value, found.previous) == ("77", found.seen[4])
+
+
+def test_a_shared_name_belongs_to_the_first_person_in_all() -> None:
+    """Not to the first per kind of stronger name: else it would stand between two people."""
+    home = name("household", "h1")
+    claims = [claim(home, MAIL, 1), claim(home, KIM, 2)]
+    assert eligible_claims(claims, TYPES.shared) == [claims[0]]
+    assert set(eligible_claims(claims)) == set(claims)
+
+
+def test_a_person_has_no_more_names_of_a_type_than_its_limit() -> None:
+    """The third address is refused, and a claim that takes no address beyond the limit is not."""
+    mails = [name("email", f"{n}@x.kr") for n in range(3)]
+    members = {n.fragment: member(n) for n in (KIM, PHONE, TABLET, *mails)}
+    claims = [claim(mail, KIM, at) for at, mail in enumerate(mails)]
+    resolution = resolve(members, [*claims, claim(TABLET, KIM, 9), claim(PHONE, mails[2], 9)], types=TYPES)
+    assert resolution.refused == {claims[2].pair}
+    assert resolution.profile_of[TABLET.fragment] == resolution.profile_of[mails[1].fragment]
+
+
+def test_what_the_platform_links_itself_is_always_followed() -> None:
+    """And its leaves are no further user ids."""
+    content, epoch = name("user_id", "content"), name("anonymous_id", "epoch")
+    members = {n.fragment: member(n) for n in (KIM, LEE, content, epoch)}
+    forced = [
+        Claim(child.fragment, parent.fragment, child.namespace, parent.namespace, rule, 9, b"", 0, "", "")
+        for child, parent, rule in ((content, KIM, Rule.CONTENT), (epoch, LEE, Rule.SHARED_DEVICE))
+    ]
+    assert set(eligible_claims(forced)) == set(forced)
+    resolution = resolve(members, forced, [Decision(1, ((content.fragment,), (KIM.fragment,)))])
+    assert not resolution.refused
+    assert resolution.profile_of[content.fragment] == resolution.profile_of[KIM.fragment]
+    assert resolution.profile_of[epoch.fragment] == resolution.profile_of[LEE.fragment]
 
 
 @pytest.mark.parametrize("junk", ["null", "undefined", "[object Object]", "0", " ", "nan", '"guest"'])
@@ -150,7 +203,7 @@ def test_a_further_device_is_joined_without_looking_at_the_others() -> None:
     admission = admit({}, {(TABLET.fragment, KIM.fragment): claim(TABLET, KIM, 9)})
     standings = {
         TABLET.fragment: newcomer(TABLET.fragment, 9, "anonymous_id"),
-        KIM.fragment: Standing(Member(3, "user_id", MAIL.fragment), profile_first_seen_us=1, is_parent=True),
+        KIM.fragment: Standing(Member(3, "user_id", MAIL.fragment), profile_first_seen_us=1, is_held=True),
     }
     around = survey(admission, standings, older=())
     assert not around.seeds
@@ -160,14 +213,14 @@ def test_a_further_device_is_joined_without_looking_at_the_others() -> None:
     assert not change.merges
 
 
-def standing(of: Name, first_seen_us: int, *, is_parent: bool = False) -> Standing:
-    return Standing(member(of, first_seen_us), first_seen_us, is_parent)
+def standing(of: Name, first_seen_us: int, *, is_held: bool = False) -> Standing:
+    return Standing(member(of, first_seen_us), first_seen_us, is_held)
 
 
 @pytest.mark.parametrize(
     ("child", "links", "claims"),
     [
-        (standing(MAIL, 5, is_parent=True), [], [claim(MAIL, KIM, 9)]),
+        (standing(MAIL, 5, is_held=True), [], [claim(MAIL, KIM, 9)]),
         (standing(MAIL, 5), [], [claim(MAIL, KIM, 9), claim(TABLET, MAIL, 8)]),
         (standing(MAIL, 5), [], [claim(MAIL, KIM, 9), claim(MAIL, PHONE, 8)]),
         (standing(MAIL, 5), [claim(MAIL, LEE, 10)], [claim(MAIL, KIM, 9)]),
@@ -186,8 +239,8 @@ def test_what_others_depend_on_is_looked_at_whole(child: Standing, links: list[C
 def test_a_device_with_a_past_of_its_own_is_a_merge() -> None:
     admission = admit({}, {(TABLET.fragment, KIM.fragment): claim(TABLET, KIM, 9)})
     standings = {
-        TABLET.fragment: Standing(Member(5, "anonymous_id", TABLET.fragment), 5, is_parent=False),
-        KIM.fragment: Standing(Member(3, "user_id", KIM.fragment), 3, is_parent=False),
+        TABLET.fragment: Standing(Member(5, "anonymous_id", TABLET.fragment), 5, is_held=False),
+        KIM.fragment: Standing(Member(3, "user_id", KIM.fragment), 3, is_held=False),
     }
     change = reconcile(Component({}, {}), admission, survey(admission, standings, older=()), new=())
     assert [(m.profile, m.absorbed, m.evidence_us) for m in change.merges] == [(KIM.fragment, (TABLET.fragment,), 9)]
@@ -249,9 +302,3 @@ def test_money_adds_up_exactly() -> None:
 def test_values_fit_into_postgresql() -> None:
     assert storable({"a\x00": ["\x00b", 1, None, {"c": "\x00"}]}) == {"a": ["b", 1, None, {"c": ""}]}
     assert storable([[[1]]], depth=2) == [[None]]
-
-
-@pytest.mark.parametrize("namespace", ["user_id", "anonymous_id", "Loyalty", "", "1st"])
-def test_a_configured_namespace_must_be_usable(namespace: str) -> None:
-    with pytest.raises(ValidationError, match="no namespace for a trait"):
-        Settings(identifier_traits={"trait": namespace})

@@ -34,7 +34,7 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 async def service(engines: Engines) -> AsyncIterator[RunningService]:
-    async with running(build, Settings, engines, identifier_traits={"loyalty": "loyalty"}) as service:
+    async with running(build, Settings, engines, identifiers=[{"namespace": "loyalty"}]) as service:
         yield service
 
 
@@ -257,9 +257,7 @@ async def test_a_crash_between_commit_and_publish_loses_and_doubles_nothing(serv
     first, second, shared = (event("page", user_id=user, message_id=f"{name}-{tag}") for name in "abs")
     batch = EventBatch(events=[first, second, shared, first])
     async with service.database.transaction() as tx:
-        await Collecting(Namer(KEY, {})).on_collected(
-            tx, [Delivery(batch, f"crashed-{tag}", "events.collected.0", 1, 1)]
-        )
+        await Collecting(Namer(KEY)).on_collected(tx, [Delivery(batch, f"crashed-{tag}", "events.collected.0", 1, 1)])
         promised = EventBatch.FromString(tx.after_commit[0].payload)
     assert not await resolved(service, first.message_id)
     stranger = event("page", user_id=other, message_id=f"x-{tag}")
@@ -277,7 +275,7 @@ async def test_redelivery_in_one_batch_with_a_repetition_keeps_each_event_once(
 ) -> None:
     """The message that brought an event first brings it again, whatever else comes in the same micro-batch."""
     once = event("page", user_id=f"u-{tag}", message_id=f"once-{tag}")
-    collecting = Collecting(Namer(KEY, {}))
+    collecting = Collecting(Namer(KEY))
     mine = Delivery(EventBatch(events=[once]), f"mine-{tag}", "events.collected.0", 2, 1)
     repetition = Delivery(EventBatch(events=[once]), f"repetition-{tag}", "events.collected.0", 1, 1)
     async with service.database.transaction() as tx:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
-from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.recommend.v1.recommend_pb2_grpc import add_RecommendServiceServicer_to_server
@@ -22,7 +21,7 @@ from svc_recommend.usecases.refreshing import Refresher
 def build(settings: Settings) -> Service:
     """Put the service together; nothing is opened yet."""
     database = Database(settings)
-    key = IdentityKey(settings.identity_key_bytes())
+    key = settings.identity()
     keeper = ShelfKeeper(database)
     # A process that both refreshes and answers need not wait until it looks by itself.
     refresher = Refresher(database, settings.parameters(), settings.limits(), on_put=keeper.wake)

@@ -9,7 +9,6 @@ from pathlib import Path
 from chassis.bus import Bus
 from chassis.clock import now
 from chassis.database import Database
-from chassis.identity import IdentityKey
 from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.segmentation.v1.segmentation_pb2_grpc import add_SegmentationServiceServicer_to_server
@@ -43,7 +42,7 @@ def build(settings: Settings, clock: Callable[[], datetime] = now) -> Service:
                 add_SegmentationServiceServicer_to_server,
                 SegmentationRpc(
                     database,
-                    IdentityKey(settings.identity_key_bytes()),
+                    settings.identity(),
                     definitions,
                     rulebook,
                     clock,

@@ -3,7 +3,7 @@
 
 from functools import lru_cache
 
-from chassis.identity import is_junk
+from chassis.identifiers import is_junk
 
 Value = str | int | float | None
 

@@ -6,7 +6,7 @@ Properties, traits and context stay raw JSON, so that their bytes go through unt
 
 from typing import Annotated, Any
 
-from chassis.identity import MAX_VALUE_LENGTH
+from chassis.identifiers import MAX_VALUE_LENGTH
 from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
 

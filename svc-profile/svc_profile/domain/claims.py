@@ -2,16 +2,18 @@
 """What events claim about identity, and which of the claims count.
 
 An event with several names claims that each weaker name belongs to the strongest. Of the claims of one name only the
-earliest per kind of stronger name counts: a device that 10,000 people log in on belongs to the first.
+earliest per kind of stronger name counts: a device that 10,000 people log in on belongs to the first. Of a name that
+people share only the earliest claim of all counts, so that it never stands between two of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
+from chassis.identifiers import USER_ID
 
-from svc_profile.domain.events import UNIQUE_NAMESPACES, Event, FragmentKey, Name
+from svc_profile.domain.events import Event, FragmentKey, Name
 
 Pair = tuple[FragmentKey, FragmentKey]
 """The weaker name and the stronger one."""
@@ -22,6 +24,15 @@ class Rule(StrEnum):
 
     SAME_EVENT = "same_event"
     ALIAS = "alias"
+    CONTENT = "content"
+    """What was learnt under a name, derived anew under another fragment."""
+    SHARED_DEVICE = "shared_device"
+    """What was done on a shared device while a later user was logged in."""
+
+
+FORCED_RULES = frozenset({Rule.CONTENT, Rule.SHARED_DEVICE})
+"""Rules of links that the platform itself makes: always followed, whatever limits or people say. Their children are
+leaves, and no further names of their customers."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +63,12 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     @property
     def joins_two_people(self) -> bool:
         """True when both ends are user ids: never followed, whatever else is known."""
-        return self.child_namespace in UNIQUE_NAMESPACES and self.parent_namespace in UNIQUE_NAMESPACES
+        return self.child_namespace == USER_ID == self.parent_namespace and not self.is_forced
+
+    @property
+    def is_forced(self) -> bool:
+        """True when the platform itself made the link: always followed."""
+        return self.rule in FORCED_RULES
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -110,27 +126,31 @@ def _claim(claims: dict[Pair, Claim], event: Event, child: Name, rank: int, rule
     )
 
 
-def eligible_claims(claims: Iterable[Claim]) -> list[Claim]:
-    """Return the claims that count: of each child, the earliest per kind of parent."""
+def eligible_claims(claims: Iterable[Claim], shared: Collection[str] = ()) -> list[Claim]:
+    """Return the claims that count: of each child, the earliest per kind of parent; of a shared one, the earliest."""
     earliest: dict[tuple[FragmentKey, str], Claim] = {}
     for claim in claims:
         if claim.joins_two_people:
             continue
-        kind = claim.child, claim.parent_namespace
+        kind = claim.child, claim.rule if claim.is_forced else _kind(claim, shared)
         known = earliest.get(kind)
         if known is None or claim.order < known.order:
             earliest[kind] = claim
     return list(earliest.values())
 
 
-def admit(stored: Mapping[Pair, Link], claims: Mapping[Pair, Claim]) -> Admission:
+def _kind(claim: Claim, shared: Collection[str]) -> str:
+    return "" if claim.child_namespace in shared else claim.parent_namespace
+
+
+def admit(stored: Mapping[Pair, Link], claims: Mapping[Pair, Claim], shared: Collection[str] = ()) -> Admission:
     """Decide which claims count, the new ones and those that they outrank.
 
     `stored` holds the claimed pairs that are known, and every eligible link of the children.
     """
     new = {pair: claim for pair, claim in claims.items() if pair not in stored or _precedes(claim, stored[pair])}
     counted = {pair: link.claim for pair, link in stored.items() if link.eligible}
-    eligible = {claim.pair for claim in eligible_claims({**counted, **new}.values())}
+    eligible = {claim.pair for claim in eligible_claims({**counted, **new}.values(), shared)}
     outranked = {pair: claim for pair, claim in counted.items() if pair not in eligible}
     links = {pair: Link(claim, pair in eligible, pair not in eligible) for pair, claim in (outranked | new).items()}
     return Admission(

@@ -13,15 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from chassis.identity import Identifier, IdentityKey, normalise
+from chassis.identifiers import ANONYMOUS_ID, USER_ID
+from chassis.identity import Identifier, IdentityKey
 
 FragmentKey = bytes
 """The 16 bytes of a fragment id."""
-
-USER_ID, EMAIL, PHONE, ANONYMOUS_ID = "user_id", "email", "phone", "anonymous_id"
-
-UNIQUE_NAMESPACES = frozenset({USER_ID})
-"""Kinds of identifier of which a customer has one: two of them are two people."""
 
 NO_TRAITS: Mapping[str, Any] = MappingProxyType({})
 
@@ -34,11 +30,6 @@ class Name(msgspec.Struct, frozen=True, gc=False):
     fragment: FragmentKey
     namespace: str
     value: str
-
-    @property
-    def is_unique(self) -> bool:
-        """True when a customer has one name of this kind."""
-        return self.namespace in UNIQUE_NAMESPACES
 
 
 class Names(msgspec.Struct, frozen=True, gc=False):
@@ -86,17 +77,16 @@ def event_key(source: str, message_id: str) -> bytes:
 class Namer:
     """Finds the names in what an event carries, and the fragments behind them."""
 
-    def __init__(self, key: IdentityKey, identifier_traits: Mapping[str, str]) -> None:
-        """`identifier_traits` says which further traits of `identify` are identifiers, and of which namespace."""
+    def __init__(self, key: IdentityKey) -> None:
         self._key = key
-        self._identifier_traits = {"email": EMAIL, "phone": PHONE, **identifier_traits}
+        self.types = key.types
         self._name: Callable[[str, str], Name | None] = lru_cache(_CACHED)(self._make)
         self._pair: Callable[[str, str], Names] = lru_cache(_CACHED)(self._make_pair)
 
     def names(
         self, user_id: str, anonymous_id: str, previous_id: str = "", traits: Mapping[str, Any] = NO_TRAITS
     ) -> Names:
-        """Order what an event carries by strength: user id, e-mail, phone, configured ones, visitor's ids."""
+        """Order what an event carries by strength of its types."""
         pair = self._pair(user_id, anonymous_id)
         if traits:
             pair = self._with_traits(pair, traits)
@@ -105,33 +95,48 @@ class Namer:
     def _make_pair(self, user_id: str, anonymous_id: str) -> Names:
         user = self._name(USER_ID, user_id) if user_id else None
         visitor = self._name(ANONYMOUS_ID, anonymous_id) if anonymous_id else None
-        return Names(tuple(name for name in (user, visitor) if name is not None))
+        return Names(self._by_strength([user, visitor]))
 
     def _with_traits(self, pair: Names, traits: Mapping[str, Any]) -> Names:
-        unique = [name for name in pair.seen if name.is_unique]
-        visitor = [name for name in pair.seen if not name.is_unique]
-        found = [name for name in self._in_traits(traits) if name is not None]
-        return Names(tuple(dict.fromkeys([*unique, *found, *visitor]))) if found else pair
+        found = self._in_traits(traits)
+        return Names(self._by_strength([*pair.seen, *found])) if found else pair
 
     def _with_previous(self, seen: tuple[Name, ...], previous_id: str) -> Names:
         previous = self._name(ANONYMOUS_ID, previous_id)
         if previous is None or previous in seen:
             return Names(seen)
-        former = self._name(USER_ID, previous_id) if seen and seen[0].is_unique else None
-        return Names((*seen, previous), previous, None if former in seen else former)
+        is_user = bool(seen) and seen[0].namespace == USER_ID
+        former = self._name(USER_ID, previous_id) if is_user else None
+        return Names(self._by_strength([*seen, previous]), previous, None if former in seen else former)
 
-    def _in_traits(self, traits: Mapping[str, Any]) -> list[Name | None]:
-        return [
-            self._name(namespace, str(traits[trait]))
-            for trait, namespace in self._identifier_traits.items()
-            if isinstance(traits.get(trait), (str, int)) and not isinstance(traits[trait], bool)
+    def _by_strength(self, names: Sequence[Name | None]) -> tuple[Name, ...]:
+        """Put names in order, each once; of one type the first that was given is the strongest."""
+        rank = self.types.rank
+        found = dict.fromkeys(name for name in names if name is not None)
+        return tuple(sorted(found, key=lambda name: rank[name.namespace]))
+
+    def _in_traits(self, traits: Mapping[str, Any]) -> list[Name]:
+        found = [
+            self._name(namespace, text)
+            for trait, namespace in self.types.traits.items()
+            if trait in traits and (text := _id_text(traits[trait]))
         ]
+        return [name for name in found if name is not None]
 
     def _make(self, namespace: str, raw: str) -> Name | None:
-        value = normalise(namespace, raw)
+        value = self.types.normalise(namespace, raw)
         if value is None:
             return None
         return Name(self._key.fragment_id(Identifier(namespace, value)).bytes, namespace, value)
+
+
+def _id_text(value: Any) -> str:
+    """Spell a trait that is an id: a number as people write it; empty for what can be none."""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else ""
+    return str(value) if isinstance(value, (str, int)) else ""
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):

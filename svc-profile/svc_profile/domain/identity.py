@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which fragments are one customer: a function of the set of events, in whatever order they arrive.
 
-The claims that count are taken in order of event time, and one that would put two user ids into one customer is
-refused (Kruskal's algorithm with a constraint). See docs/adr/0002-identity-is-a-function-of-the-events.md.
+What people decided comes first. Then the claims that count are taken in order of event time, and one that would put
+more names of a type into one customer than its limit allows, or join what people keep apart, is refused (Kruskal's
+algorithm with constraints). See docs/adr/0002-identity-is-a-function-of-the-events.md.
 """
 
 from collections import Counter
@@ -10,8 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chassis.identifiers import BUILT_IN, IdentifierTypes
+
 from svc_profile.domain.claims import Admission, Claim, Link, Pair
-from svc_profile.domain.events import UNIQUE_NAMESPACES, FragmentKey
+from svc_profile.domain.decisions import Decision
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.groups import Groups
 from svc_profile.domain.profiles import KnownAs
 
 
@@ -30,13 +35,13 @@ class Standing(NamedTuple):
     member: Member
     profile_first_seen_us: int
     """How old the fragment is that names the customer."""
-    is_parent: bool
-    """True when other fragments may hang on to this one."""
+    is_held: bool
+    """True when other fragments may hang on to this one, or people decided about it."""
 
 
 def newcomer(fragment: FragmentKey, first_seen_us: int, namespace: str) -> Standing:
     """Return a fragment that did not exist before: a customer by itself."""
-    return Standing(Member(first_seen_us, namespace, fragment), first_seen_us, is_parent=False)
+    return Standing(Member(first_seen_us, namespace, fragment), first_seen_us, is_held=False)
 
 
 class Placement(NamedTuple):
@@ -48,10 +53,11 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Component:
-    """Fragments that eligible links connect, with those links."""
+    """Fragments that eligible links and decisions connect, with those links and all decisions about the fragments."""
 
     members: Mapping[FragmentKey, Member]
     links: Mapping[Pair, Link]
+    decisions: Sequence[Decision] = ()
 
 
 @dataclass(frozen=True)
@@ -110,42 +116,49 @@ class Conflict:
     pair: Pair
 
 
-def resolve(members: Mapping[FragmentKey, Member], claims: Iterable[Claim]) -> Resolution:
+def resolve(
+    members: Mapping[FragmentKey, Member],
+    claims: Iterable[Claim],
+    decisions: Iterable[Decision] = (),
+    types: IdentifierTypes = BUILT_IN,
+) -> Resolution:
     """Join fragments along eligible claims, in their order, and name each customer after the earliest fragment."""
-    group = {fragment: fragment for fragment in members}
-    unique = {fragment: UNIQUE_NAMESPACES & {member.namespace} for fragment, member in members.items()}
-    refused = set()
-    for claim in sorted(claims, key=lambda claim: claim.order):
-        child, parent = _find(group, claim.child), _find(group, claim.parent)
-        if child == parent:
-            continue
-        if unique[child] & unique[parent]:
-            refused.add(claim.pair)
-            continue
-        group[child] = parent
-        unique[parent] = unique[parent] | unique[child]
-    return Resolution(_named_after_earliest(members, group), frozenset(refused))
+    ordered = sorted(claims, key=lambda claim: claim.order)
+    groups = gather(members, ordered, decisions, types)
+    refused = frozenset(claim.pair for claim in ordered if not groups.join(claim.child, claim.parent))
+    return Resolution(_named_after_earliest(members, groups), refused)
 
 
-def _find(group: dict[FragmentKey, FragmentKey], fragment: FragmentKey) -> FragmentKey:
-    while group[fragment] != fragment:
-        group[fragment] = group[group[fragment]]
-        fragment = group[fragment]
-    return fragment
+def gather(
+    members: Mapping[FragmentKey, Member],
+    claims: Sequence[Claim],
+    decisions: Iterable[Decision],
+    types: IdentifierTypes,
+) -> Groups:
+    """Put together what is one customer before any claim is heard: forced links, then decisions, the newest first."""
+    forced = [claim for claim in claims if claim.is_forced]
+    leaves = {claim.child for claim in forced}
+    groups = Groups({f: "" if f in leaves else member.namespace for f, member in members.items()}, types.limits)
+    for claim in forced:
+        groups.force(claim.child, claim.parent)
+    for decision in sorted(decisions, key=lambda decision: -decision.decision_id):
+        groups.obey(decision)
+    return groups
 
 
-def _named_after_earliest(
-    members: Mapping[FragmentKey, Member], group: dict[FragmentKey, FragmentKey]
-) -> dict[FragmentKey, FragmentKey]:
+def _named_after_earliest(members: Mapping[FragmentKey, Member], groups: Groups) -> dict[FragmentKey, FragmentKey]:
     earliest: dict[FragmentKey, tuple[int, FragmentKey]] = {}
     for fragment, member in members.items():
-        root, candidate = _find(group, fragment), (member.first_seen_us, fragment)
+        root, candidate = groups.root(fragment), (member.first_seen_us, fragment)
         earliest[root] = min(earliest.get(root, candidate), candidate)
-    return {fragment: earliest[_find(group, fragment)][1] for fragment in members}
+    return {fragment: earliest[groups.root(fragment)][1] for fragment in members}
 
 
 def survey(
-    admission: Admission, standings: Mapping[FragmentKey, Standing], older: Collection[FragmentKey]
+    admission: Admission,
+    standings: Mapping[FragmentKey, Standing],
+    older: Collection[FragmentKey],
+    types: IdentifierTypes = BUILT_IN,
 ) -> Surroundings:
     """Tell fragments that merely join a customer from those around which identities may change.
 
@@ -156,7 +169,9 @@ def survey(
     leaves = {
         claim.child: claim
         for claim in counting
-        if claim.child in unbound and _hangs_on(standings[claim.child], claim, standings[claim.parent])
+        if claim.child in unbound
+        and standings[claim.child].member.namespace not in types.limits
+        and _hangs_on(standings[claim.child], claim, standings[claim.parent])
     }
     seeds = {end for claim in counting if claim.child not in leaves for end in claim.pair}
     seeds |= {fragment for fragment in older if _renames(fragment, standings[fragment])}
@@ -171,11 +186,8 @@ def _unbound(admission: Admission, counting: Sequence[Claim]) -> set[FragmentKey
 
 
 def _hangs_on(child: Standing, claim: Claim, parent: Standing) -> bool:
-    return (
-        not child.is_parent
-        and child.member.namespace not in UNIQUE_NAMESPACES
-        and (child.member.first_seen_us, claim.child) > (parent.profile_first_seen_us, parent.member.profile)
-    )
+    born, home = (child.member.first_seen_us, claim.child), (parent.profile_first_seen_us, parent.member.profile)
+    return not child.is_held and born > home
 
 
 def _renames(fragment: FragmentKey, standing: Standing) -> bool:
@@ -183,7 +195,13 @@ def _renames(fragment: FragmentKey, standing: Standing) -> bool:
     return (standing.member.first_seen_us, fragment) < (standing.profile_first_seen_us, standing.member.profile)
 
 
-def reconcile(component: Component, admission: Admission, around: Surroundings, new: Collection[FragmentKey]) -> Change:
+def reconcile(
+    component: Component,
+    admission: Admission,
+    around: Surroundings,
+    new: Collection[FragmentKey],
+    types: IdentifierTypes = BUILT_IN,
+) -> Change:
     """Find out anew who is who around new claims; `new` fragments did not exist before.
 
     `component` is what eligible links connect with those seeds that are not new. A leaf of one of its members is
@@ -193,7 +211,8 @@ def reconcile(component: Component, admission: Admission, around: Surroundings, 
     inside = {child for child, claim in around.leaves.items() if claim.parent in members}
     members |= {child: around.members[child] for child in inside}
     links = {**component.links, **admission.links}
-    resolution = resolve(members, [k.claim for k in links.values() if k.eligible and k.claim.child in members])
+    claims = [k.claim for k in links.values() if k.eligible and k.claim.child in members]
+    resolution = resolve(members, claims, component.decisions, types)
     after = dict(resolution.profile_of)
     before = {fragment: member.profile for fragment, member in members.items()}
     for child in around.leaves.keys() - inside:

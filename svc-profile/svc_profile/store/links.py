@@ -13,6 +13,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.identity import Component, Conflict, Member, Placement, Standing
 from svc_profile.domain.profiles import KnownAs
+from svc_profile.store.decisions import DecisionStore
 
 # Two halves of one 64-bit key; jobs have the first half 7.
 _IDENTITY_LOCK = "SELECT pg_advisory_xact_lock(8, 1)"
@@ -30,7 +31,8 @@ WHERE l.child IS NULL OR (g.claim_time_us, g.event_key) < (l.claim_time_us, l.ev
 _LINKED = """
 SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f) CROSS JOIN LATERAL (
     (SELECT FROM links WHERE child = f AND eligible LIMIT 1)
-    UNION ALL (SELECT FROM links WHERE parent = f AND eligible LIMIT 1) LIMIT 1
+    UNION ALL (SELECT FROM links WHERE parent = f AND eligible LIMIT 1)
+    UNION ALL (SELECT FROM decision_members WHERE fragment_id = f AND is_active LIMIT 1) LIMIT 1
 ) AS any_link
 """
 
@@ -43,15 +45,19 @@ JOIN links l ON l.child = g.child AND l.parent = g.parent
 
 _STANDINGS = """
 SELECT f.fragment_id, f.first_seen_us, f.namespace, p.fragment_id AS profile_id,
-    p.first_seen_us AS profile_first_seen_us, k.child IS NOT NULL AS is_parent
+    p.first_seen_us AS profile_first_seen_us, k.f IS NOT NULL AS is_held
 FROM unnest(CAST(:fragments AS uuid[])) AS g (fragment_id)
 JOIN fragments f USING (fragment_id)
 LEFT JOIN fragment_profiles m USING (fragment_id)
 JOIN fragments p ON p.fragment_id = coalesce(m.profile_id, f.fragment_id)
-LEFT JOIN LATERAL (SELECT child FROM links WHERE parent = f.fragment_id AND eligible LIMIT 1) AS k ON true
+LEFT JOIN LATERAL (
+    (SELECT f.fragment_id FROM links WHERE parent = f.fragment_id AND eligible LIMIT 1)
+    UNION ALL (SELECT f.fragment_id FROM decision_members d WHERE d.fragment_id = f.fragment_id AND is_active LIMIT 1)
+    LIMIT 1
+) AS k (f) ON true
 """
 
-# LATERAL makes every step two look-ups by index, however large the table is.
+# LATERAL makes every step four look-ups by index, however large the tables are.
 _REACHED = """
 WITH RECURSIVE reached (fragment_id) AS (
     SELECT unnest(CAST(:seeds AS uuid[]))
@@ -60,6 +66,10 @@ WITH RECURSIVE reached (fragment_id) AS (
         SELECT parent FROM links WHERE child = r.fragment_id AND eligible
         UNION ALL
         SELECT child FROM links WHERE parent = r.fragment_id AND eligible
+        UNION ALL
+        SELECT hub FROM decision_members WHERE fragment_id = r.fragment_id AND is_active
+        UNION ALL
+        SELECT fragment_id FROM decision_members WHERE hub = r.fragment_id AND is_active
     ) AS step (fragment_id)
 )
 SELECT f.fragment_id, f.first_seen_us, f.namespace, coalesce(m.profile_id, f.fragment_id) AS profile_id
@@ -141,7 +151,7 @@ class LinkStore:
         return {pair: claims[pair] for pair in ((child.bytes, parent.bytes) for child, parent in rows)}
 
     async def linked(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
-        """Return those of some fragments that have a link that counts."""
+        """Return those of some fragments that have a link that counts, or that people decided about."""
         if not fragments:
             return set()
         rows = await self._tx.rows(_LINKED, fragments=[UUID(fragment) for fragment in fragments])
@@ -171,18 +181,16 @@ class LinkStore:
         if not fragments:
             return {}
         rows = await self._tx.rows(_STANDINGS, fragments=[UUID(fragment) for fragment in fragments])
-        return {row.fragment_id.bytes: Standing(_member(row), row.profile_first_seen_us, row.is_parent) for row in rows}
+        return {row.fragment_id.bytes: Standing(_member(row), row.profile_first_seen_us, row.is_held) for row in rows}
 
     async def component(self, seeds: Collection[FragmentKey]) -> Component:
-        """Load everything that eligible links connect with some fragments."""
+        """Load everything that eligible links and decisions connect with some fragments."""
         if not seeds:
             return Component({}, {})
         rows = await self._tx.rows(_REACHED, seeds=[UUID(seed) for seed in seeds])
         links = await self._tx.rows(_AMONG, fragments=[row.fragment_id for row in rows])
-        return Component(
-            {row.fragment_id.bytes: _member(row) for row in rows},
-            _links(links),
-        )
+        members = {row.fragment_id.bytes: _member(row) for row in rows}
+        return Component(members, _links(links), await DecisionStore(self._tx).about(members))
 
     async def put(self, links: Iterable[Link]) -> None:
         """Write links as they are now."""

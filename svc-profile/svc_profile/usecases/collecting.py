@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from chassis.database import Transaction
+from chassis.identifiers import IdentifierTypes
 
 from svc_profile.domain.claims import claims_of
 from svc_profile.domain.events import Batch, Event, FragmentKey
@@ -34,7 +35,7 @@ class Collected:
     """Where the fragments that own those events belong; one that is not there belongs to itself."""
 
 
-async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
+async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTypes) -> Collected:
     """Learn from the events that are new, and say which events each message was the first to bring.
 
     A message that comes again after a crash is answered as the first time and teaches nothing.
@@ -46,7 +47,7 @@ async def collect(tx: Transaction, batches: Sequence[Batch]) -> Collected:
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
     await RejectedStore(tx).put([_nobodys(event) for event in fresh if not event.names.seen])
-    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen])
+    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], types)
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
@@ -93,7 +94,9 @@ def _nobodys(event: Event) -> RejectedEvent:
     )
 
 
-async def _learn(tx: Transaction, events: Sequence[Event]) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
+async def _learn(
+    tx: Transaction, events: Sequence[Event], types: IdentifierTypes
+) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
     """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
     flags: dict[FragmentKey, int] = {}
     while True:
@@ -103,17 +106,17 @@ async def _learn(tx: Transaction, events: Sequence[Event]) -> tuple[set[bytes], 
             break
         except FlaggedError as error:
             flags |= error.flags
-    await _find_links(tx, diversion.events, folded)
+    await _find_links(tx, diversion.events, folded, types)
     return set(diversion.dropped), {e.key: e.owner.fragment for e in diversion.events if e.diverted is not None}
 
 
-async def _find_links(tx: Transaction, events: Sequence[Event], folded: Folded) -> None:
+async def _find_links(tx: Transaction, events: Sequence[Event], folded: Folded, types: IdentifierTypes) -> None:
     links = LinkStore(tx)
     news = await links.news(claims_of(events), folded.new)
     # Without a link, nobody else's identity hangs on how old a fragment is.
     older = await links.linked(folded.earlier)
     if news or older:
-        await relink(tx, news, older, folded.new)
+        await relink(tx, types, news, older, folded.new)
 
 
 async def forget_keys(tx: Transaction, days: int) -> bool:

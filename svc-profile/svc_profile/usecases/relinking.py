@@ -4,27 +4,37 @@
 from collections.abc import Mapping
 
 from chassis.database import Transaction
+from chassis.identifiers import IdentifierTypes
 
 from svc_profile.domain import identity
 from svc_profile.domain.claims import Claim, Pair, admit
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
+from svc_profile.domain.identity import Change
 from svc_profile.store.links import LinkStore
 from svc_profile.wire.identity import fragments_remapped, profiles_merged
 
 
 async def relink(
-    tx: Transaction, news: Mapping[Pair, Claim], older: set[FragmentKey], new: Mapping[FragmentKey, Fragment]
+    tx: Transaction,
+    types: IdentifierTypes,
+    news: Mapping[Pair, Claim],
+    older: set[FragmentKey],
+    new: Mapping[FragmentKey, Fragment],
 ) -> None:
     """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
     links = LinkStore(tx)
     await links.lock()
-    admission = admit(await links.of_children(news), news)
+    admission = admit(await links.of_children(news), news, types.shared)
     standings = await links.standings((admission.touched | older) - new.keys())
     standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
-    around = identity.survey(admission, standings, older)
+    around = identity.survey(admission, standings, older, types)
     component = await links.component(around.seeds - new.keys())
-    change = identity.reconcile(component, admission, around, new)
+    await _write(tx, identity.reconcile(component, admission, around, new, types))
+
+
+async def _write(tx: Transaction, change: Change) -> None:
+    links = LinkStore(tx)
     await links.put(change.links)
     for message in fragments_remapped(await links.place(change.moved)):
         tx.publish(message)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of fragments that grow together, and what keeps two of them apart: limits of types, decisions of people."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from svc_profile.domain.decisions import Decision
+from svc_profile.domain.events import FragmentKey
+
+Tag = tuple[int, int]
+"""A decision, and which of its sides a group holds."""
+
+
+class Groups:
+    """Every fragment begins as a group of its own."""
+
+    def __init__(self, namespaces: Mapping[FragmentKey, str], limits: Mapping[str, int]) -> None:
+        """`namespaces` holds those fragments too that no limit counts, with an empty namespace."""
+        self._up = {fragment: fragment for fragment in namespaces}
+        self._limits = limits
+        self._held = {f: {namespace: 1} for f, namespace in namespaces.items() if namespace in limits}
+        self._tags: dict[FragmentKey, set[Tag]] = {}
+
+    def root(self, fragment: FragmentKey) -> FragmentKey:
+        """Return what names the group of a fragment for now."""
+        up = self._up
+        while up[fragment] != fragment:
+            up[fragment] = up[up[fragment]]
+            fragment = up[fragment]
+        return fragment
+
+    def force(self, one: FragmentKey, other: FragmentKey) -> None:
+        """Put two groups together, whatever limits say."""
+        child, parent = self.root(one), self.root(other)
+        if child == parent:
+            return
+        self._up[child] = parent
+        held = self._held.setdefault(parent, {})
+        for namespace, count in self._held.pop(child, {}).items():
+            held[namespace] = held.get(namespace, 0) + count
+        if tags := self._tags.pop(child, None):
+            self._tags.setdefault(parent, set()).update(tags)
+
+    def join(self, child: FragmentKey, parent: FragmentKey) -> bool:
+        """Put two groups together unless something keeps them apart; tells whether they are one."""
+        one, other = self.root(child), self.root(parent)
+        if one != other:
+            if self._exceed(one, other) or self.are_apart(one, other):
+                return False
+            self.force(one, other)
+        return True
+
+    def obey(self, decision: Decision) -> None:
+        """Hold each side of a decision together and its sides apart, as far as newer decisions leave it to it."""
+        sides = [[fragment for fragment in side if fragment in self._up] for side in decision.sides]
+        for side in sides:
+            self._glue(side)
+        if len(sides) == 2:
+            near, far = ({self.root(fragment) for fragment in side} for side in sides)
+            # What a newer decision holds together although it is on both sides, this one cannot part.
+            self._tag(near - far, (decision.decision_id, 0))
+            self._tag(far - near, (decision.decision_id, 1))
+
+    def are_apart(self, one: FragmentKey, other: FragmentKey) -> bool:
+        """Tell whether people decided that two groups are different customers."""
+        few, many = sorted((self._tags.get(self.root(f), set()) for f in (one, other)), key=len)
+        return any((decision, 1 - side) in many for decision, side in few)
+
+    def _tag(self, roots: Iterable[FragmentKey], tag: Tag) -> None:
+        for root in roots:
+            self._tags.setdefault(root, set()).add(tag)
+
+    def _glue(self, side: Collection[FragmentKey]) -> None:
+        pieces: list[FragmentKey] = []
+        for fragment in sorted(side):
+            home = next((piece for piece in pieces if not self.are_apart(piece, fragment)), None)
+            if home is None:
+                pieces.append(fragment)
+            else:
+                self.force(fragment, home)
+
+    def _exceed(self, one: FragmentKey, other: FragmentKey) -> bool:
+        few, many = self._held.get(one, {}), self._held.get(other, {})
+        return any(
+            namespace in many and count + many[namespace] > self._limits[namespace] for namespace, count in few.items()
+        )
