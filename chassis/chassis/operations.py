@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RPCs that every service answers alike: dead letters."""
+"""The RPCs that every service answers alike: dead letters, and who read what."""
 
 from dangol.operations.v1 import operations_pb2 as pb
 from dangol.operations.v1.operations_pb2_grpc import (
+    AccessLogServiceServicer,
     DeadLetterServiceServicer,
+    add_AccessLogServiceServicer_to_server,
     add_DeadLetterServiceServicer_to_server,
 )
+from dangol.options.v1 import options_pb2
 from grpc.aio import ServicerContext
 
 from chassis import dead_letters
+from chassis.accesses import Access, Wanted, list_accesses
 from chassis.bus import Bus
-from chassis.clock import to_timestamp
+from chassis.clock import from_timestamp, to_timestamp
+from chassis.database import Database
 from chassis.errors import Invalid
+from chassis.identity import IdentityKey, format_profile_id
 from chassis.pages import decode_token, encode_token, page_size
 from chassis.rpc import Servicer
+from chassis.settings import ServiceSettings
 
 
 class DeadLetterRpc(DeadLetterServiceServicer):
@@ -45,11 +52,63 @@ class DeadLetterRpc(DeadLetterServiceServicer):
         return pb.ReplayDeadLettersResponse(replayed_count=count)
 
 
-def dead_letter_servicer(bus: Bus) -> Servicer:
-    """Return the servicer for a server."""
-    return Servicer(
-        "dangol.operations.v1.DeadLetterService", add_DeadLetterServiceServicer_to_server, DeadLetterRpc(bus)
+class AccessLogRpc(AccessLogServiceServicer):
+    """Tells who read what about whom in this service."""
+
+    def __init__(self, settings: ServiceSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+
+    async def ListAccesses(self, request: pb.ListAccessesRequest, context: ServicerContext) -> pb.ListAccessesResponse:
+        """Answer one page, newest first."""
+        limit = page_size(request.page_size)
+        before = decode_token(request.page_token).get("before")
+        if before is not None and not isinstance(before, int):
+            raise Invalid.field("page_token", "must be the next_page_token of an earlier answer")
+        async with self._database.snapshot() as tx:
+            accesses = await list_accesses(tx, self._wanted(request), before=before, most=limit + 1)
+        page, more = accesses[:limit], accesses[limit:]
+        return pb.ListAccessesResponse(
+            accesses=[_access_to_proto(self._settings.service, access) for access in page],
+            next_page_token=encode_token({"before": page[-1].access_id}) if more else "",
+        )
+
+    def _wanted(self, request: pb.ListAccessesRequest) -> Wanted:
+        key = IdentityKey(self._settings.identity_key_bytes())
+        return Wanted(
+            fragment_id=key.resolve(request.profile) if request.profile else None,
+            caller=request.caller,
+            start=from_timestamp(request.start_time) if request.HasField("start_time") else None,
+            end=from_timestamp(request.end_time) if request.HasField("end_time") else None,
+        )
+
+
+def operations_servicers(settings: ServiceSettings, bus: Bus, database: Database) -> list[Servicer]:
+    """Return what every server answers besides its service's own methods."""
+    return [
+        Servicer("dangol.operations.v1.DeadLetterService", add_DeadLetterServiceServicer_to_server, DeadLetterRpc(bus)),
+        Servicer(
+            "dangol.operations.v1.AccessLogService",
+            add_AccessLogServiceServicer_to_server,
+            AccessLogRpc(settings, database),
+        ),
+    ]
+
+
+def _access_to_proto(service: str, access: Access) -> pb.Access:
+    message = pb.Access(
+        service=service,
+        access_id=access.access_id,
+        caller=access.caller,
+        method=access.method,
+        purpose=options_pb2.Purpose.ValueType(access.purpose),
+        profile_id=format_profile_id(access.fragment_id) if access.fragment_id else "",
+        outcome=pb.AccessOutcome.ValueType(access.outcome),
+        trace_id=access.trace_id,
     )
+    if access.access_time is not None:
+        message.access_time.CopyFrom(to_timestamp(access.access_time))
+    return message
 
 
 def _to_proto(letter: dead_letters.DeadLetter) -> pb.DeadLetter:

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import grpc
 from dangol.options.v1 import options_pb2
 from google.protobuf import any_pb2, descriptor_pool, duration_pb2
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,7 +22,9 @@ from opentelemetry.trace import SpanKind
 
 from chassis import errors, telemetry
 from chassis.calls import calling
+from chassis.consent import Use, use_of
 from chassis.database import lost_connection
+from chassis.gate import Gate
 from chassis.keys import Keyring
 from chassis.masking import mask
 from chassis.settings import ServiceSettings
@@ -88,11 +92,19 @@ class Authenticator:
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """What happens around every call: authenticate, authorise, validate, mask, time, translate errors."""
+    """What happens around every call: authenticate, authorise, validate, gate, mask, time, translate errors."""
 
-    def __init__(self, scopes: Mapping[str, str], authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        scopes: Mapping[str, str],
+        authenticator: Authenticator,
+        uses: Mapping[str, Use] | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self._scopes = scopes
         self._authenticator = authenticator
+        self._uses = uses or {}
+        self._gate = gate
         self.open = False
         """False while the service still opens what its methods need."""
 
@@ -125,7 +137,8 @@ class Door(grpc.aio.ServerInterceptor):
                     caller = self._admit(metadata, scope)
                     validate(request)
                     with calling(caller):
-                        answer = await asyncio.wait_for(call(request, context), _time_left(context))
+                        answering = self._answer(method, caller, request, partial(call, request, context))
+                        answer = await asyncio.wait_for(answering, _time_left(context))
                     return answer if caller.may(sees_personal_data) else mask(answer)
             except Exception as error:  # the one place where errors become statuses
                 status = status_of(error)
@@ -137,6 +150,12 @@ class Door(grpc.aio.ServerInterceptor):
                 telemetry.REQUEST_SECONDS.labels(method, code).observe(time.perf_counter() - started)
 
         return behind_the_door
+
+    async def _answer(self, method: str, caller: Caller, request: Message, call: Callable[[], Awaitable[Any]]) -> Any:
+        use = self._uses.get(method)
+        if use is None or self._gate is None:
+            return await call()
+        return await self._gate.pass_through(use, method[1:].replace("/", "."), caller, request, call)
 
     def _admit(self, metadata: Sequence[tuple[str, str | bytes]], scope: str) -> Caller:
         if not self.open:
@@ -194,23 +213,34 @@ def _time_left(context: grpc.aio.ServicerContext) -> float:
 def scopes_of(servicers: Sequence[Servicer]) -> dict[str, str]:
     """Read the scope of every method from the contract; a method without one is a mistake that must not start."""
     scopes = {}
+    for path, method in _methods_of(servicers):
+        scope = method.GetOptions().Extensions[options_pb2.scope]
+        if not scope:
+            raise ValueError(f"{method.full_name} has no (dangol.options.v1.scope)")
+        scopes[path] = scope
+    return scopes
+
+
+def uses_of(servicers: Sequence[Servicer]) -> dict[str, Use]:
+    """Read from the contract which methods use personal data, and what for."""
+    return {path: use for path, method in _methods_of(servicers) if (use := use_of(method))}
+
+
+def _methods_of(servicers: Sequence[Servicer]) -> Iterator[tuple[str, MethodDescriptor]]:
     for servicer in servicers:
         service = descriptor_pool.Default().FindServiceByName(servicer.full_name)
         for method in service.methods:
-            scope = method.GetOptions().Extensions[options_pb2.scope]
-            if not scope:
-                raise ValueError(f"{method.full_name} has no (dangol.options.v1.scope)")
-            scopes[f"/{servicer.full_name}/{method.name}"] = scope
-    return scopes
+            yield f"/{servicer.full_name}/{method.name}", method
 
 
 class RpcServer:
     """The gRPC server of one process, with health and reflection."""
 
-    def __init__(self, settings: ServiceSettings, servicers: Sequence[Servicer]) -> None:
+    def __init__(self, settings: ServiceSettings, servicers: Sequence[Servicer], gate: Gate | None = None) -> None:
+        """Without a `gate` nobody's consent is asked for: only for what holds no personal data."""
         self._settings = settings
         self._health = health.aio.HealthServicer()
-        self._door = Door(scopes_of(servicers), Authenticator(settings))
+        self._door = Door(scopes_of(servicers), Authenticator(settings), uses_of(servicers), gate)
         self._server = grpc.aio.server(
             interceptors=[self._door],
             options=[

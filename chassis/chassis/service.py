@@ -9,11 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from chassis import consent
+from chassis.accesses import forget_accesses
 from chassis.bus import Bus
 from chassis.consumers import Consumer
 from chassis.database import Database, Transaction
+from chassis.gate import Gate
 from chassis.jobs import Job, JobRunner
-from chassis.operations import dead_letter_servicer
+from chassis.operations import operations_servicers
 from chassis.outbox import Relay
 from chassis.rpc import RpcServer, Servicer
 from chassis.settings import ServiceSettings
@@ -69,6 +72,11 @@ class Service:
         """Short name of the service."""
         return self.settings.service
 
+    @property
+    def heard(self) -> Sequence[Subscription]:
+        """Everything that the service hears: its own subscriptions, and what every service keeps."""
+        return *self.subscriptions, *consent.SUBSCRIPTIONS
+
 
 class Runner:
     """Runs some roles of a service in this process."""
@@ -78,8 +86,12 @@ class Runner:
         self._roles = roles
         self._stopping = asyncio.Event()
         settings = service.settings
-        servicers = [*service.servicers, dead_letter_servicer(service.bus)] if "rpc" in roles else []
-        self.rpc = RpcServer(settings, servicers)
+        servicers = (
+            [*service.servicers, *operations_servicers(settings, service.bus, service.database)]
+            if "rpc" in roles
+            else []
+        )
+        self.rpc = RpcServer(settings, servicers, Gate(settings, service.database))
         self._relay = Relay(service.database, service.bus)
         self._stoppables: list[Consumer | JobRunner] = []
         if "consumers" in roles:
@@ -92,10 +104,14 @@ class Runner:
                     max_deliver=settings.max_deliver,
                     ack_wait_s=settings.ack_wait_seconds,
                 )
-                for s in service.subscriptions
+                for s in service.heard
             ]
         if "jobs" in roles:
-            jobs = [*service.jobs, Job("forget-inbox", timedelta(hours=1), self._forget_inbox)]
+            jobs = [
+                *service.jobs,
+                Job("forget-inbox", timedelta(hours=1), self._forget_inbox),
+                Job("forget-accesses", timedelta(hours=1), self._forget_accesses),
+            ]
             self._stoppables += [JobRunner(job, service.database) for job in jobs]
         self._tasks: list[asyncio.Task[None]] = []
         self._relay_task: asyncio.Task[None] | None = None
@@ -181,6 +197,13 @@ class Runner:
             async with self.service.database.transaction() as tx:
                 if await _forget(tx, days) < _INBOX_BATCH:
                     return
+
+    async def _forget_accesses(self) -> None:
+        """Forget accesses that are past their time, some at a time."""
+        more = True
+        while more:
+            async with self.service.database.transaction() as tx:
+                more = await forget_accesses(tx, self.service.settings.access_log_days)
 
 
 async def _forget(tx: Transaction, days: int) -> int:

@@ -133,7 +133,7 @@ class RunningService:
 
     async def _is_settled(self) -> bool:
         manager = self.bus.jetstream
-        for subscription in self.service.subscriptions:
+        for subscription in self.service.heard:
             name = f"{self.service.name}-{subscription.short_name}"
             try:
                 info = await manager.consumer_info(self.bus.stream(subscription.stream), name)

@@ -48,7 +48,7 @@ class SampleRpc(ProfileServiceServicer):
     async def GetProfile(
         self, request: pb.GetProfileRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetProfileResponse:
-        if request.profile == "bug":
+        if request.profile == "user_id:bug":
             raise KeyError("secret detail")
         if request.profile != "user_id:known":
             raise NotFound(f"no profile {request.profile}")
@@ -203,7 +203,7 @@ async def test_masks_personal_data_for_whoever_may_not_see_it(
         (["profile.read"], "user_id:x", grpc.StatusCode.NOT_FOUND, "no profile user_id:x"),
         (["profile.read"], "", grpc.StatusCode.INVALID_ARGUMENT, "profile: is required"),
         (["profile.read"], "x" * 2000, grpc.StatusCode.INVALID_ARGUMENT, "at most 1024"),
-        (["profile.read"], "bug", grpc.StatusCode.INTERNAL, "internal error"),
+        (["profile.read"], "user_id:bug", grpc.StatusCode.INTERNAL, "internal error"),
     ],
 )
 async def test_says_what_is_wrong(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from chassis.database import Transaction
 from chassis.streams import RESOLVED, Subscription
 from dangol.events.v1.events_pb2 import EventBatch
+from dangol.profile.v1.consent_pb2 import ConsentsChanged
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 
 from svc_recommend import wire
@@ -47,9 +48,15 @@ async def on_fragments_remapped(tx: Transaction, messages: Sequence[FragmentsRem
     await learning.place(tx, wire.read_mappings(messages))
 
 
+async def on_consents_changed(tx: Transaction, messages: Sequence[ConsentsChanged]) -> None:
+    """Learn from histories anew, or no longer."""
+    await learning.heed_consents(tx, messages)
+
+
 def subscriptions(weights: Mapping[str, EventWeight], batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
         Subscription(EventBatch, Learning(weights).on_resolved, subject=RESOLVED, batch_messages=batch_messages),
         Subscription(FragmentsRemapped, on_fragments_remapped),
+        Subscription(ConsentsChanged, on_consents_changed),
     )

@@ -2,6 +2,7 @@
 """What svc-recommend answers."""
 
 from chassis.clock import now
+from chassis.consent import impersonal
 from chassis.database import Database
 from chassis.identity import IdentityKey
 from dangol.recommend.v1 import recommend_pb2 as pb
@@ -75,6 +76,7 @@ class RecommendRpc(RecommendServiceServicer):
                 size=pages.page_size(request.page_size, _RECOMMENDATIONS),
                 category=request.category,
                 taste=self._taste,
+                is_impersonal=impersonal(),
             )
         return wire.slate_to_proto(profile_id, slate)
 

@@ -11,6 +11,7 @@ from chassis.identity import format_profile_id
 from chassis.streams import RESOLVED
 from chassis.testing import Engines, running
 from dangol.events.v1.events_pb2 import Event, EventBatch
+from dangol.profile.v1.consent_pb2 import ConsentsChanged
 from dangol.recommend.v1 import recommend_pb2 as pb
 from svc_recommend.app import build
 from svc_recommend.settings import Settings
@@ -246,3 +247,51 @@ async def test_a_setting_gives_events_other_weights(engines: Engines) -> None:
 def test_a_weight_that_makes_no_sense_does_not_start(weight: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Song Played"):
         Settings(event_weights={"Song Played": weight})
+
+
+async def consent(shop: Shop, revision: int, **refused: bool) -> None:
+    """Let svc-profile say who has refused personalisation."""
+    for user, refuses in refused.items():
+        fragment = shop.fragment(user).bytes
+        message = ConsentsChanged(
+            profile_id=fragment,
+            fragment_ids=[fragment],
+            refused_purpose_ids=["personalization"] if refuses else [],
+            revision=revision,
+        )
+        await shop.service.deliver(message)
+
+
+async def test_who_refuses_personalization_gets_what_is_popular(shop: Shop) -> None:
+    """The same as somebody nobody has heard of: no history, no reason about the person, also in the past."""
+    await shop.put("a", "b", "c")
+    await shop.happen(*(shop.views(user, "a", "b") for user in ("u1", "u2", "u3")), shop.views("ana", "a"))
+    await shop.learn()
+    assert (await shop.recommend("ana")).recommendations[0].reason.source_item_id == "a"
+    await consent(shop, 1, ana=True)
+    answer = await shop.recommend("ana")
+    assert not answer.personalized
+    assert [each.item_id for each in answer.recommendations] == await shop.recommended("stranger")
+    assert {each.reason.type for each in answer.recommendations} == {pb.REASON_TYPE_POPULAR}
+    assert "a" in [each.item_id for each in answer.recommendations]
+    await consent(shop, 2, ana=False)
+    assert (await shop.recommend("ana")).personalized
+
+
+async def test_nothing_is_learnt_from_who_refuses_personalization(shop: Shop) -> None:
+    """Neither from what happens then nor from what happened before; a grant brings the earlier history back."""
+    await shop.put("a", "b", "c")
+    await shop.happen(shop.views("u1", "a", "b"), shop.views("ana", "a", "b"))
+    await shop.learn()
+    assert [count for _, _, count in await shop.similar("a")] == [2]
+    await consent(shop, 1, ana=True)
+    await shop.happen(shop.views("ana", "a", "c"))
+    await shop.learn()
+    assert [(item, count) for item, _, count in await shop.similar("a")] == [("b", 1)]
+    async with shop.service.database.transaction() as tx:
+        await tx.execute("UPDATE refreshers SET holder = 'somebody else'")
+    await shop.learn()
+    assert [(item, count) for item, _, count in await shop.similar("a")] == [("b", 1)]
+    await consent(shop, 2, ana=False)
+    await shop.learn()
+    assert [(item, count) for item, _, count in await shop.similar("a")] == [("b", 2)]

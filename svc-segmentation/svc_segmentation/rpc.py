@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from chassis.clock import to_us
+from chassis.consent import impersonal
 from chassis.database import Database
 from chassis.identity import IdentityKey
 from dangol.segmentation.v1 import segmentation_pb2 as pb
@@ -109,9 +110,10 @@ class SegmentationRpc(SegmentationServiceServicer):
         after = wire.profile_position(request.page_token)
         async with self._database.snapshot() as tx:
             found = await memberships.members(tx, request.segment_id, after=after, most=size + 1)
-        page, more = found[:size], found[size:]
+            page, more = found[:size], found[size:]
+            members = await memberships.with_consent(tx, page)
         return pb.ListSegmentMembersResponse(
-            members=[wire.member_to_proto(member) for member in page],
+            members=[wire.member_to_proto(member) for member in members],
             next_page_token=wire.after_profile(page[-1]) if more else "",
         )
 
@@ -121,5 +123,5 @@ class SegmentationRpc(SegmentationServiceServicer):
         """Return what a customer is in."""
         fragment_id = self._key.resolve(request.profile)
         async with self._database.snapshot() as tx:
-            profile_id, found = await memberships.of_profile(tx, fragment_id)
+            profile_id, found = await memberships.of_profile(tx, fragment_id, is_impersonal=impersonal())
         return wire.profile_segments(profile_id, found)

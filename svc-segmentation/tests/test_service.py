@@ -17,6 +17,7 @@ from chassis.clock import to_us
 from chassis.identity import Identifier, IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.profile.v1.consent_pb2 import ConsentsChanged
 from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 from dangol.segmentation.v1.segmentation_pb2_grpc import SegmentationServiceStub
@@ -471,3 +472,24 @@ async def test_memberships_follow_however_many_rules_there_are(shop: Shop) -> No
     assert "asks too much" in violations(error)["segment.rule"]
     await shop.pass_time(DAY)
     assert await shop.segments_of("ana") == []
+
+
+async def test_who_refuses_personalization_is_in_no_list(shop: Shop) -> None:
+    """Neither in the members of a segment nor in the answer about the customer; a grant brings both back."""
+    segment = await shop.create("buyers", 'count("Order Completed") > 0')
+    await shop.hear(track("ana", "Order Completed"), track("bo", "Order Completed"))
+    assert await shop.members(segment.segment_id) == {prf("ana"), prf("bo")}
+    refusal = ConsentsChanged(
+        profile_id=fragment("ana").bytes,
+        fragment_ids=[fragment("ana").bytes],
+        refused_purpose_ids=["personalization"],
+        revision=1,
+    )
+    await shop.service.deliver(refusal)
+    assert await shop.members(segment.segment_id) == {prf("bo")}
+    assert await shop.segments_of("ana") == []
+    del refusal.refused_purpose_ids[:]
+    refusal.revision = 2
+    await shop.service.deliver(refusal)
+    assert await shop.members(segment.segment_id) == {prf("ana"), prf("bo")}
+    assert await shop.segments_of("ana") == ["buyers"]

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the refresher reads: changes of histories since it last looked, and whole histories."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
+from chassis.consent import PERSONALIZATION, refused
 from chassis.database import Transaction
 from sqlalchemy import Row
 
@@ -19,6 +20,7 @@ DELETE FROM history_changes WHERE change_id = ANY (ARRAY(
 RETURNING change_id, fragment_ids, item_ids, weights, last_times_us, moved_fragment_ids
 """
 
+# Who has refused personalisation is read with histories that weigh nothing.
 _WHOLE = """
 SELECT fragment_id, array_agg(item_id) AS item_ids, array_agg(last_time_us) AS last_times_us,
     array_agg(viewed_weight + wanted_weight + bought_weight + rated_weight) AS weights
@@ -76,7 +78,7 @@ class HistoryStore:
     async def whole(self, fragment_ids: Sequence[FragmentKey]) -> Changes:
         """Return the whole histories of fragments."""
         condition = "fragment_id = ANY (CAST(:fragments AS uuid[]))"
-        return _spread(
+        return await self._heeding(
             await self._tx.rows(
                 _WHOLE.format(condition=condition),
                 fragments=[UUID(each) for each in fragment_ids],
@@ -87,7 +89,13 @@ class HistoryStore:
     async def page(self, after: FragmentKey | None, most: int) -> Changes:
         """Return the whole histories of the next fragments by id."""
         condition = "fragment_id > :after" if after else "fragment_id >= :after"
-        return _spread(await self._tx.rows(_WHOLE.format(condition=condition), after=UUID(after or _NOBODY), most=most))
+        rows = await self._tx.rows(_WHOLE.format(condition=condition), after=UUID(after or _NOBODY), most=most)
+        return await self._heeding(rows)
+
+    async def _heeding(self, rows: Sequence[Row[Any]]) -> Changes:
+        """Spread histories; of who has refused personalisation nothing counts."""
+        silent = await refused(self._tx, [row.fragment_id for row in rows], PERSONALIZATION)
+        return _spread(rows, silent)
 
 
 def _joined(rows: Sequence[Row[Any]]) -> Changes:
@@ -99,10 +107,10 @@ def _joined(rows: Sequence[Row[Any]]) -> Changes:
     )
 
 
-def _spread(rows: Sequence[Row[Any]]) -> Changes:
+def _spread(rows: Sequence[Row[Any]], silent: Collection[Any]) -> Changes:
     return Changes(
         [fragment_id for row in rows for fragment_id in [row.fragment_id.bytes] * len(row.item_ids)],
         [item_id for row in rows for item_id in row.item_ids],
-        [weight for row in rows for weight in row.weights],
+        [0 if row.fragment_id in silent else weight for row in rows for weight in row.weights],
         [time_us for row in rows for time_us in row.last_times_us],
     )

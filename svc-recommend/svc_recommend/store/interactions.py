@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What customers did with items, by fragment and item."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from asyncpg.pgproto import pgproto
@@ -45,6 +45,17 @@ SELECT array_agg(fragment_id), array_agg(item_id), array_agg(weight), array_agg(
 _MOVED = """
 INSERT INTO history_changes (fragment_ids, item_ids, weights, last_times_us, moved_fragment_ids)
 VALUES ('{}', '{}', '{}', '{}', CAST(:fragments AS uuid[]))
+"""
+
+# For the neighbourhoods, a history that weighs nothing is one that never was.
+_CONSENTS = """
+INSERT INTO history_changes (fragment_ids, item_ids, weights, last_times_us, moved_fragment_ids)
+SELECT array_agg(fragment_id), array_agg(item_id), array_agg(
+    CASE WHEN fragment_id = ANY (CAST(:silent AS uuid[])) THEN 0
+        ELSE viewed_weight + wanted_weight + bought_weight + rated_weight END
+), array_agg(last_time_us), '{}'
+FROM interactions WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+HAVING count(*) > 0
 """
 
 # A fragment without a row in fragment_profiles is its own profile. The array keeps the planner on the key, whatever it
@@ -98,6 +109,11 @@ class InteractionStore:
         """Note that fragments moved to other customers."""
         if fragment_ids:
             await self._tx.execute(_MOVED, fragments=list(fragment_ids))
+
+    async def note_consents(self, fragment_ids: Collection[UUID], silent: Collection[UUID]) -> None:
+        """Note that histories count as they are, or, of the silent ones, not at all."""
+        if fragment_ids:
+            await self._tx.execute(_CONSENTS, fragments=list(fragment_ids), silent=list(silent))
 
     async def of_customer(self, fragment_id: FragmentId) -> tuple[ProfileId, list[Deed]]:
         """Return the customer whom a fragment belongs to, and what was done under all its fragments."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learn from events what customers do with items, and from svc-profile who is who."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asyncpg.pgproto.pgproto import UUID
+from chassis.consent import PERSONALIZATION, learn_consents, refused
 from chassis.database import Transaction
+from dangol.profile.v1.consent_pb2 import ConsentsChanged
 
 from chassis import mapping
 from svc_recommend.domain.customers import Placement
@@ -18,8 +20,12 @@ async def learn(
     learnt: Mapping[tuple[bytes, ItemId], Interactions],
     placements: Mapping[bytes, Placement],
 ) -> None:
-    """Add what a batch of events taught."""
+    """Add what a batch of events taught; nothing is learnt from who has not granted personalisation."""
     await place(tx, placements)
+    silent = await refused(tx, {UUID(fragment) for fragment, _ in learnt}, PERSONALIZATION)
+    if silent:
+        unheard = {each.bytes for each in silent}
+        learnt = {key: interactions for key, interactions in learnt.items() if key[0] not in unheard}
     await InteractionStore(tx).add(learnt)
 
 
@@ -34,3 +40,10 @@ async def place(tx: Transaction, placements: Mapping[bytes, Placement]) -> None:
     # Without a row a fragment was a customer of its own, so that a first row may be a move too.
     moved = [each.fragment_id for each in remapped if (each.old_profile_id or each.fragment_id) != each.new_profile_id]
     await InteractionStore(tx).note_moved(moved)
+
+
+async def heed_consents(tx: Transaction, messages: Sequence[ConsentsChanged]) -> None:
+    """Let nobody's recommendations rest on the history of who has refused personalisation."""
+    await learn_consents(tx, messages)
+    fragments = {UUID(fragment) for message in messages for fragment in message.fragment_ids}
+    await InteractionStore(tx).note_consents(fragments, await refused(tx, fragments, PERSONALIZATION))

@@ -22,9 +22,21 @@ _NEIGHBOURHOODS_AT_ONCE = 250
 
 
 async def recommend_items(
-    tx: Transaction, shelf: Shelf, fragment_id: FragmentId, *, size: int, category: str, taste: Taste
+    tx: Transaction,
+    shelf: Shelf,
+    fragment_id: FragmentId,
+    *,
+    size: int,
+    category: str,
+    taste: Taste,
+    is_impersonal: bool = False,
 ) -> tuple[ProfileId, Slate]:
-    """Recommend to the customer whom a fragment belongs to; one read of what the customer did until now."""
+    """Recommend to the customer whom a fragment belongs to; one read of what the customer did until now.
+
+    An impersonal answer reads nothing, and is what somebody nobody has heard of would get.
+    """
+    if is_impersonal:
+        return ProfileId(fragment_id), ranking.recommend(shelf, (), size, category, taste)
     profile_id, deeds = await InteractionStore(tx).of_customer(fragment_id)
     return profile_id, ranking.recommend(shelf, deeds, size, category, taste)
 

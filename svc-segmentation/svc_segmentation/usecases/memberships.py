@@ -6,7 +6,7 @@ from uuid import UUID
 
 from chassis.database import Transaction
 
-from chassis import mapping
+from chassis import consent, mapping
 from svc_segmentation.domain.segments import Membership
 from svc_segmentation.store.memberships import MembershipStore
 from svc_segmentation.store.segments import SegmentStore
@@ -18,7 +18,17 @@ async def members(tx: Transaction, segment_id: str, *, after: UUID, most: int) -
     return await MembershipStore(tx).of_segment(segment.segment_id, after=after, most=most)
 
 
-async def of_profile(tx: Transaction, fragment_id: UUID) -> tuple[UUID, Sequence[Membership]]:
+async def with_consent(tx: Transaction, found: Sequence[Membership]) -> Sequence[Membership]:
+    """Leave out customers who have not granted personalisation."""
+    silent = await consent.refused(tx, {member.profile_id for member in found}, consent.PERSONALIZATION)
+    return [member for member in found if member.profile_id not in silent]
+
+
+async def of_profile(
+    tx: Transaction, fragment_id: UUID, *, is_impersonal: bool = False
+) -> tuple[UUID, Sequence[Membership]]:
     """Return a customer's id now, and the segments that the customer is in; somebody unknown is in none."""
+    if is_impersonal:
+        return fragment_id, []
     profile_id = await mapping.profile_of(tx, fragment_id) or fragment_id
     return profile_id, await MembershipStore(tx).of_profile(profile_id)

@@ -4,6 +4,7 @@ isort:skip_file
 What the people who run Dangol need of every service."""
 
 from collections import abc as _abc
+from dangol.options.v1 import options_pb2 as _options_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -80,6 +81,34 @@ TRACE_PHASE_METRICS: TracePhase.ValueType  # 7
 TRACE_PHASE_DELIVERY: TracePhase.ValueType  # 8
 """A consumer gave up on the message that holds the event. Outcome: `DEAD_LETTERED`."""
 Global___TracePhase: _TypeAlias = TracePhase  # noqa: Y015
+
+class _AccessOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_OUTCOME_UNSPECIFIED: _AccessOutcome.ValueType  # 0
+    """Never answered."""
+    ACCESS_OUTCOME_GRANTED: _AccessOutcome.ValueType  # 1
+    """It was answered."""
+    ACCESS_OUTCOME_DENIED: _AccessOutcome.ValueType  # 2
+    """It was refused, because the customer has not granted the purpose."""
+    ACCESS_OUTCOME_IMPERSONAL: _AccessOutcome.ValueType  # 3
+    """It was answered with nothing of the customer in it, because the customer has not granted the purpose."""
+
+class AccessOutcome(_AccessOutcome, metaclass=_AccessOutcomeEnumTypeWrapper):
+    """What became of an access."""
+
+ACCESS_OUTCOME_UNSPECIFIED: AccessOutcome.ValueType  # 0
+"""Never answered."""
+ACCESS_OUTCOME_GRANTED: AccessOutcome.ValueType  # 1
+"""It was answered."""
+ACCESS_OUTCOME_DENIED: AccessOutcome.ValueType  # 2
+"""It was refused, because the customer has not granted the purpose."""
+ACCESS_OUTCOME_IMPERSONAL: AccessOutcome.ValueType  # 3
+"""It was answered with nothing of the customer in it, because the customer has not granted the purpose."""
+Global___AccessOutcome: _TypeAlias = AccessOutcome  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
@@ -668,3 +697,141 @@ class TraceEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TraceEventResponse: _TypeAlias = TraceEventResponse  # noqa: Y015
+
+@_typing.final
+class Access(_message.Message):
+    """One access to personal data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ACCESS_ID_FIELD_NUMBER: _builtins.int
+    ACCESS_TIME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The service that answered, such as `profile`."""
+    access_id: _builtins.int
+    """Its number in that service, unique and growing."""
+    caller: _builtins.str
+    """Who asked: `key:` and the id of an API key, or the name in a caller token."""
+    method: _builtins.str
+    """Full name of the method."""
+    purpose: _options_pb2.Purpose.ValueType
+    """What for."""
+    profile_id: _builtins.str
+    """About whom: the fragment that the reference named, as `prf_…`, which resolves to the customer. Empty when the
+    method is about many.
+    """
+    outcome: Global___AccessOutcome.ValueType
+    """What became of it."""
+    trace_id: _builtins.str
+    """Trace in which it happened (W3C, hexadecimal)."""
+    @_builtins.property
+    def access_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        access_id: _builtins.int = ...,
+        access_time: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
+        method: _builtins.str = ...,
+        purpose: _options_pb2.Purpose.ValueType = ...,
+        profile_id: _builtins.str = ...,
+        outcome: Global___AccessOutcome.ValueType = ...,
+        trace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_id", b"access_id", "access_time", b"access_time", "caller", b"caller", "method", b"method", "outcome", b"outcome", "profile_id", b"profile_id", "purpose", b"purpose", "service", b"service", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Access: _TypeAlias = Access  # noqa: Y015
+
+@_typing.final
+class ListAccessesRequest(_message.Message):
+    """Asks for accesses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    profile: _builtins.str
+    """Only those about this customer: a profile reference. Empty is all."""
+    caller: _builtins.str
+    """Only those of this caller. Empty is all."""
+    page_size: _builtins.int
+    """Most accesses in one answer of one service: 1 to 1000, 100 when 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those before this time."""
+
+    def __init__(
+        self,
+        *,
+        profile: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "profile", b"profile", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessesRequest: _TypeAlias = ListAccessesRequest  # noqa: Y015
+
+@_typing.final
+class ListAccessesResponse(_message.Message):
+    """A page of accesses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SERVICES_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def accesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Access]:
+        """Newest first, of each service."""
+
+    @_builtins.property
+    def unavailable_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services that could not be asked."""
+
+    def __init__(
+        self,
+        *,
+        accesses: _abc.Iterable[Global___Access] | None = ...,
+        next_page_token: _builtins.str = ...,
+        unavailable_services: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accesses", b"accesses", "next_page_token", b"next_page_token", "unavailable_services", b"unavailable_services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessesResponse: _TypeAlias = ListAccessesResponse  # noqa: Y015

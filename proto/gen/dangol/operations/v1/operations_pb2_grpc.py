@@ -223,3 +223,79 @@ class TraceService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class AccessLogServiceStub:
+    """Tells who read what about whom, and what was refused. Every service answers about itself.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAccesses = channel.unary_unary(
+                '/dangol.operations.v1.AccessLogService/ListAccesses',
+                request_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesRequest.SerializeToString,
+                response_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesResponse.FromString,
+                _registered_method=True)
+
+
+class AccessLogServiceServicer:
+    """Tells who read what about whom, and what was refused. Every service answers about itself.
+    """
+
+    def ListAccesses(self, request, context):
+        """Accesses to personal data, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AccessLogServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAccesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccesses,
+                    request_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesRequest.FromString,
+                    response_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dangol.operations.v1.AccessLogService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dangol.operations.v1.AccessLogService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AccessLogService:
+    """Tells who read what about whom, and what was refused. Every service answers about itself.
+    """
+
+    @staticmethod
+    def ListAccesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.operations.v1.AccessLogService/ListAccesses',
+            dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesRequest.SerializeToString,
+            dangol_dot_operations_dot_v1_dot_operations__pb2.ListAccessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -111,3 +111,34 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_TraceServiceServicer_to_server(servicer: TraceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class AccessLogServiceStub:
+    """Tells who read what about whom, and what was refused. Every service answers about itself."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AccessLogServiceAsyncStub: ...
+    ListAccesses: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListAccessesRequest, _operations_pb2.ListAccessesResponse]
+    """Accesses to personal data, newest first."""
+
+@_typing.type_check_only
+class AccessLogServiceAsyncStub(AccessLogServiceStub):
+    """Tells who read what about whom, and what was refused. Every service answers about itself."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAccesses: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListAccessesRequest, _operations_pb2.ListAccessesResponse]  # type: ignore[assignment]
+    """Accesses to personal data, newest first."""
+
+class AccessLogServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tells who read what about whom, and what was refused. Every service answers about itself."""
+
+    @_abc_1.abstractmethod
+    def ListAccesses(
+        self,
+        request: _operations_pb2.ListAccessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ListAccessesResponse, _abc.Awaitable[_operations_pb2.ListAccessesResponse]]:
+        """Accesses to personal data, newest first."""
+
+def add_AccessLogServiceServicer_to_server(servicer: AccessLogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -101,7 +101,7 @@ class RecommendServiceServicer:
 
     def RecommendItems(self, request, context):
         """Items for one customer, best first, each with a reason. Items the customer has already dealt with are left out.
-        A customer nobody has heard of gets what is popular.
+        A customer nobody has heard of, or who has not granted personalisation, gets what is popular.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class RecommendServiceStub:
     """Takes an item out of the catalogue. What customers did with it is kept."""
     RecommendItems: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.RecommendItemsRequest, _recommend_pb2.RecommendItemsResponse]
     """Items for one customer, best first, each with a reason. Items the customer has already dealt with are left out.
-    A customer nobody has heard of gets what is popular.
+    A customer nobody has heard of, or who has not granted personalisation, gets what is popular.
     """
     ListSimilarItems: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.ListSimilarItemsRequest, _recommend_pb2.ListSimilarItemsResponse]
     """Items that the same customers deal with, closest first."""
@@ -63,7 +63,7 @@ class RecommendServiceAsyncStub(RecommendServiceStub):
     """Takes an item out of the catalogue. What customers did with it is kept."""
     RecommendItems: _aio.UnaryUnaryMultiCallable[_recommend_pb2.RecommendItemsRequest, _recommend_pb2.RecommendItemsResponse]  # type: ignore[assignment]
     """Items for one customer, best first, each with a reason. Items the customer has already dealt with are left out.
-    A customer nobody has heard of gets what is popular.
+    A customer nobody has heard of, or who has not granted personalisation, gets what is popular.
     """
     ListSimilarItems: _aio.UnaryUnaryMultiCallable[_recommend_pb2.ListSimilarItemsRequest, _recommend_pb2.ListSimilarItemsResponse]  # type: ignore[assignment]
     """Items that the same customers deal with, closest first."""
@@ -110,7 +110,7 @@ class RecommendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_recommend_pb2.RecommendItemsResponse, _abc.Awaitable[_recommend_pb2.RecommendItemsResponse]]:
         """Items for one customer, best first, each with a reason. Items the customer has already dealt with are left out.
-        A customer nobody has heard of gets what is popular.
+        A customer nobody has heard of, or who has not granted personalisation, gets what is popular.
         """
 
     @_abc_1.abstractmethod

@@ -125,14 +125,16 @@ class SegmentationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSegmentMembers(self, request, context):
-        """The members of a segment, by profile id.
+        """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
+        shorter than asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProfileSegments(self, request, context):
-        """The segments that a customer is in. A customer nobody has heard of is in none.
+        """The segments that a customer is in. A customer nobody has heard of, or who has not granted personalisation, is in
+        none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

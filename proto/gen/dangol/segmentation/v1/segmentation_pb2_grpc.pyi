@@ -48,9 +48,13 @@ class SegmentationServiceStub:
     PreviewSegment: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewSegmentRequest, _segmentation_pb2.PreviewSegmentResponse]
     """How many customers a rule holds for, and some of them, without keeping anything."""
     ListSegmentMembers: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.ListSegmentMembersRequest, _segmentation_pb2.ListSegmentMembersResponse]
-    """The members of a segment, by profile id."""
+    """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
+    shorter than asked for.
+    """
     ListProfileSegments: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.ListProfileSegmentsRequest, _segmentation_pb2.ListProfileSegmentsResponse]
-    """The segments that a customer is in. A customer nobody has heard of is in none."""
+    """The segments that a customer is in. A customer nobody has heard of, or who has not granted personalisation, is in
+    none.
+    """
 
 @_typing.type_check_only
 class SegmentationServiceAsyncStub(SegmentationServiceStub):
@@ -72,9 +76,13 @@ class SegmentationServiceAsyncStub(SegmentationServiceStub):
     PreviewSegment: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewSegmentRequest, _segmentation_pb2.PreviewSegmentResponse]  # type: ignore[assignment]
     """How many customers a rule holds for, and some of them, without keeping anything."""
     ListSegmentMembers: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.ListSegmentMembersRequest, _segmentation_pb2.ListSegmentMembersResponse]  # type: ignore[assignment]
-    """The members of a segment, by profile id."""
+    """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
+    shorter than asked for.
+    """
     ListProfileSegments: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.ListProfileSegmentsRequest, _segmentation_pb2.ListProfileSegmentsResponse]  # type: ignore[assignment]
-    """The segments that a customer is in. A customer nobody has heard of is in none."""
+    """The segments that a customer is in. A customer nobody has heard of, or who has not granted personalisation, is in
+    none.
+    """
 
 class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps segments: rules whose membership follows what customers do."""
@@ -135,7 +143,9 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _segmentation_pb2.ListSegmentMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.ListSegmentMembersResponse, _abc.Awaitable[_segmentation_pb2.ListSegmentMembersResponse]]:
-        """The members of a segment, by profile id."""
+        """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
+        shorter than asked for.
+        """
 
     @_abc_1.abstractmethod
     def ListProfileSegments(
@@ -143,6 +153,8 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _segmentation_pb2.ListProfileSegmentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.ListProfileSegmentsResponse, _abc.Awaitable[_segmentation_pb2.ListProfileSegmentsResponse]]:
-        """The segments that a customer is in. A customer nobody has heard of is in none."""
+        """The segments that a customer is in. A customer nobody has heard of, or who has not granted personalisation, is in
+        none.
+        """
 
 def add_SegmentationServiceServicer_to_server(servicer: SegmentationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands behind the door of a method that uses personal data: the customer's consent, and the access log."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
+
+from google.protobuf.message import Message
+from opentelemetry import trace
+
+from chassis.accesses import Access, AccessLog
+from chassis.consent import DENIED, GRANTED, Use, answering, missing, outcome_of
+from chassis.database import Database
+from chassis.identity import FragmentId, IdentityKey
+from chassis.settings import ServiceSettings
+from chassis.tokens import Caller
+
+
+class Gate:
+    """Decides about calls that use personal data, and writes each of them down."""
+
+    def __init__(self, settings: ServiceSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._log = AccessLog(database)
+
+    async def pass_through(
+        self, use: Use, method: str, caller: Caller, request: Message, call: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Answer a call, unless the customer's consent is missing; either way it is on record before the answer."""
+        fragment = self._fragment(use.reference(request))
+        outcome = await self._outcome(use, fragment)
+        access = Access(caller.name, method, use.purpose, fragment, outcome, _trace_id())
+        if outcome == DENIED:
+            await self._log.write(access)
+            raise missing(use)
+        written = asyncio.ensure_future(self._log.write(access))
+        try:
+            with answering(outcome):
+                return await call()
+        finally:
+            await written
+
+    def _fragment(self, reference: str) -> FragmentId | None:
+        return self._key.resolve(reference) if reference else None
+
+    async def _outcome(self, use: Use, fragment: FragmentId | None) -> int:
+        if fragment is None or not use.is_gated:
+            return GRANTED
+        async with self._database.snapshot() as tx:
+            return await outcome_of(tx, use, fragment)
+
+    @cached_property
+    def _key(self) -> IdentityKey:
+        return IdentityKey(self._settings.identity_key_bytes())
+
+
+def _trace_id() -> str:
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
