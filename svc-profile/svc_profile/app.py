@@ -6,7 +6,7 @@ from pathlib import Path
 from chassis.bus import Bus
 from chassis.database import Database
 from chassis.rpc import Servicer
-from chassis.service import Service
+from chassis.service import Service, Worker
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
@@ -20,12 +20,14 @@ from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.settings import Settings
+from svc_profile.usecases.schemas import SchemaBook
 
 
 def build(settings: Settings) -> Service:
     """Put the service together; nothing is opened yet."""
     database = Database(settings)
     key = settings.identity()
+    book = SchemaBook(database)
     return Service(
         settings=settings,
         bus=Bus(settings, "svc-profile"),
@@ -50,9 +52,11 @@ def build(settings: Settings) -> Service:
             Servicer(
                 "dangol.profile.v1.IngestService",
                 add_IngestServiceServicer_to_server,
-                IngestRpc(database),
+                IngestRpc(database, book),
             ),
         ],
-        subscriptions=subscriptions(Namer(key), settings.batch_messages),
+        subscriptions=subscriptions(Namer(key), book, settings.batch_messages),
         jobs=jobs(database, settings),
+        workers=[Worker("event-schemas", book.run)],
+        resources=[book],
     )

@@ -13,6 +13,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.usecases import hearing
 from svc_profile.usecases.collecting import collect
 from svc_profile.usecases.rejected import keep_rejected
+from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.wire.collecting import read_batch, resolved_batch
 from svc_profile.wire.heard import (
     read_deleted_segments,
@@ -27,12 +28,15 @@ from svc_profile.wire.rejected import read_rejected
 class Collecting:
     """The consumer of collected events. It judges repetition itself, event by event."""
 
-    def __init__(self, namer: Namer) -> None:
+    def __init__(self, namer: Namer, book: SchemaBook | None = None) -> None:
+        """Without a book, no event has a schema."""
         self._namer = namer
+        self._book = book
 
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
-        batches = [read_batch(each.message_id, each.message, self._namer) for each in deliveries]
+        judges = self._book.judges if self._book else {}
+        batches = [read_batch(each.message_id, each.message, self._namer, judges) for each in deliveries]
         collected = await collect(tx, batches, self._namer.types)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
@@ -74,12 +78,12 @@ async def on_feedback_recorded(tx: Transaction, messages: Sequence[FeedbackRecor
     await hearing.hear_feedback(tx, read_feedback(messages))
 
 
-def subscriptions(namer: Namer, batch_messages: int) -> tuple[Subscription, ...]:
+def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
         Subscription(
             EventBatch,
-            Collecting(namer).on_collected,
+            Collecting(namer, book).on_collected,
             subject=COLLECTED,
             batch_messages=batch_messages,
             inbox=False,

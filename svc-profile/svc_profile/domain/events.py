@@ -16,6 +16,8 @@ import msgspec
 from chassis.identifiers import ANONYMOUS_ID, USER_ID
 from chassis.identity import Identifier, IdentityKey
 
+from svc_profile.domain.schemas import Breach
+
 FragmentKey = bytes
 """The 16 bytes of a fragment id."""
 
@@ -36,11 +38,14 @@ class Names(msgspec.Struct, frozen=True, gc=False):
     """All names that one event came under."""
 
     seen: tuple[Name, ...]
-    """Strongest first; the first owns the event. Empty when the event is nobody's."""
+    """Strongest first; the first owns the event. Empty when the event is nobody's, or its schema rejects it."""
     previous: Name | None = None
     """`alias` only: the id that the customer had before, read as a visitor's id; also in `seen`."""
     former_user: Name | None = None
     """`alias` only: the same id read as the id of another known customer; not in `seen`."""
+
+
+NO_NAMES = Names(())
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +65,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Currency and value of an order; below 0 for a refund."""
     payload: bytes = b""
     """The event as it was collected, to derive from again."""
+    breach: Breach | None = None
+    """What the schema of its name says against it."""
     diverted: Name | None = None
     """The fragment that learns what the event tells, where that is not the one of its strongest name."""
 

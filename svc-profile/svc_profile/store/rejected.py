@@ -2,7 +2,7 @@
 """Events that were not taken."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from chassis.database import Transaction
@@ -24,6 +24,8 @@ WHERE (received_time_us, rejected_event_id) < (CAST(:before_us AS bigint), CAST(
     AND (:message_id = '' OR message_id = :message_id)
     AND (:reason = '' OR reason = :reason)
     AND (:source = '' OR source = :source)
+    AND (CAST(:start_us AS bigint) IS NULL OR received_time_us >= :start_us)
+    AND (CAST(:end_us AS bigint) IS NULL OR received_time_us < :end_us)
 ORDER BY received_time_us DESC, rejected_event_id DESC LIMIT :most
 """
 
@@ -38,11 +40,15 @@ _NEWEST = (2**63 - 1, 2**63 - 1)
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rejected events are wanted; an empty text is any."""
+    """Which rejected events are wanted; an empty text is any, a time of None is no limit."""
 
     message_id: str = ""
     reason: str = ""
     source: str = ""
+    start_us: int | None = None
+    """Received at this time or later."""
+    end_us: int | None = None
+    """Received before this time."""
 
 
 class RejectedStore:
@@ -75,9 +81,7 @@ class RejectedStore:
             _LIST,
             before_us=before[0],
             before_id=before[1],
-            message_id=wanted.message_id,
-            reason=wanted.reason,
-            source=wanted.source,
+            **asdict(wanted),
             most=most,
         )
         return [((row.received_time_us, row.rejected_event_id), RejectedEvent(*row[1:])) for row in rows]

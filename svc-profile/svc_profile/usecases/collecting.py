@@ -11,7 +11,7 @@ from svc_profile.domain.claims import claims_of
 from svc_profile.domain.events import Batch, Event, FragmentKey
 from svc_profile.domain.fragments import learn
 from svc_profile.domain.identity import Placement
-from svc_profile.domain.rejects import NOBODY, RejectedEvent
+from svc_profile.domain.rejects import objection
 from svc_profile.store.events import EventStore
 from svc_profile.store.fragments import FlaggedError, Folded, FragmentStore
 from svc_profile.store.links import LinkStore
@@ -46,7 +46,7 @@ async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTy
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
-    await RejectedStore(tx).put([_nobodys(event) for event in fresh if not event.names.seen])
+    await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
     dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], types)
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
@@ -80,18 +80,6 @@ def _owning(
 ) -> set[FragmentKey]:
     events = (batch.events[position] for batch, positions in zip(batches, kept, strict=True) for position in positions)
     return {owners.get(event.key) or event.names.seen[0].fragment for event in events}
-
-
-def _nobodys(event: Event) -> RejectedEvent:
-    return RejectedEvent(
-        message_id=event.message_id,
-        source=event.source,
-        reason=NOBODY,
-        detail="userId, anonymousId: no value by which anybody can be known",
-        position=0,
-        received_time_us=event.received_time_us,
-        body=b"",
-    )
 
 
 async def _learn(

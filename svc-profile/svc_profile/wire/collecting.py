@@ -8,10 +8,12 @@ from typing import Any
 
 from chassis.events import counted_name, json_object, moves_money, order_amount
 from dangol.events.v1 import events_pb2
+from msgspec.structs import replace
 
-from svc_profile.domain.events import NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
+from svc_profile.domain.events import NO_NAMES, NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
 from svc_profile.domain.fragments import storable, storable_text
 from svc_profile.domain.identity import Placement
+from svc_profile.domain.schemas import NO_JUDGES, Judge, Judges
 from svc_profile.wire.values import FIRST_US, LAST_US
 
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
@@ -20,10 +22,29 @@ _ALIAS = events_pb2.EVENT_TYPE_ALIAS
 _GROUP = events_pb2.EVENT_TYPE_GROUP
 
 
-def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer) -> Batch:
-    """Read a collected message."""
+def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer, judges: Judges = NO_JUDGES) -> Batch:
+    """Read a collected message, and judge the events whose names have a schema."""
     batch_id = blake2b(message_id.encode(), digest_size=16).digest()
-    return Batch(batch_id, [read_event(event, namer) for event in batch.events])
+    events = [read_event(event, namer) for event in batch.events]
+    if judges:
+        events = [
+            _judged(event, message, judges[event.counted_name]) if event.counted_name in judges else event
+            for event, message in zip(events, batch.events, strict=True)
+        ]
+    return Batch(batch_id, events)
+
+
+def _judged(event: Event, message: events_pb2.Event, judge: Judge) -> Event:
+    """Note what a schema says against an event; one that it rejects is nobody's."""
+    breach = judge.breach(stated(message))
+    if breach is None:
+        return event
+    return replace(event, breach=breach, names=NO_NAMES if breach.rejects else event.names)
+
+
+def stated(message: events_pb2.Event) -> dict[str, Any]:
+    """Return what a schema is about: the traits of `identify` and `group`, the properties of all other events."""
+    return json_object(message.traits if message.type in (_IDENTIFY, _GROUP) else message.properties)
 
 
 def read_event(event: events_pb2.Event, namer: Namer) -> Event:

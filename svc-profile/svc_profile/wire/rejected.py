@@ -3,8 +3,9 @@
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from chassis.clock import timestamp_from_us
+from chassis.clock import from_timestamp, timestamp_from_us, to_us
 from dangol.events.v1 import events_pb2
 from dangol.profile.v1 import ingest_pb2 as pb
 
@@ -39,7 +40,22 @@ def rejected_to_proto(event: RejectedEvent) -> pb.RejectedEvent:
         position=event.position,
         received_time=timestamp_from_us(event.received_time_us),
         body=event.body.decode(errors="replace"),
+        trace=trace_path(event.message_id, event.source) if event.message_id else "",
     )
+
+
+def trace_path(message_id: str, source: str) -> str:
+    """Write the path of the call that tells all that is known of an event."""
+    return f"/v1/events/{quote(message_id, safe='')}:trace?{urlencode({'source': source})}"
+
+
+def span_of(request: pb.ListRejectedEventsRequest) -> tuple[int | None, int | None]:
+    """Read the span of time that is asked for, in microseconds."""
+    start, end = (
+        to_us(from_timestamp(getattr(request, field))) if request.HasField(field) else None
+        for field in ("start_time", "end_time")
+    )
+    return start, end
 
 
 def position_of_rejected(position: tuple[int, int]) -> dict[str, Any]:

@@ -24,16 +24,55 @@ _sym_db = _symbol_database.Default()
 
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61ngol/profile/v1/ingest.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\rRejectedEvent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08position\x18\x05 \x01(\x05\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x04\x62ody\x18\x07 \x01(\tB\x04\xf8\xbb\x18\x01\"\xa7\x01\n\x19ListRejectedEventsRequest\x12\x1b\n\nmessage_id\x18\x01 \x01(\tB\x07\x82\xbc\x18\x03\x10\x80\x08\x12\x16\n\x06reason\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12\x16\n\x06source\x18\x03 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12)\n\tpage_size\x18\x04 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x05 \x01(\t\"p\n\x1aListRejectedEventsResponse\x12\x39\n\x0frejected_events\x18\x01 \x03(\x0b\x32 .dangol.profile.v1.RejectedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xaf\x01\n\rIngestService\x12\x9d\x01\n\x12ListRejectedEvents\x12,.dangol.profile.v1.ListRejectedEventsRequest\x1a-.dangol.profile.v1.ListRejectedEventsResponse\"*\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rejected-eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61ngol/profile/v1/ingest.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x03\n\x0b\x45ventSchema\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x11\"Order Completed\"\x12]\n\x06schema\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB4\xe2\x41\x01\x02\x8a\xbc\x18,{\"type\": \"object\", \"required\": [\"order_id\"]}\x12\x39\n\x0b\x65nforcement\x18\x03 \x01(\x0e\x32$.dangol.profile.v1.SchemaEnforcement\x12\x1c\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x07\x82\xbc\x18\x03\x10\xd0\x0f\x12\x15\n\x07version\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x18\n\ncreated_by\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\nupdated_by\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x36\n\x0cupdated_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"V\n\x18\x43reateEventSchemaRequest\x12:\n\x0c\x65vent_schema\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.EventSchemaB\x04\xe2\x41\x01\x02\"Q\n\x19\x43reateEventSchemaResponse\x12\x34\n\x0c\x65vent_schema\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.EventSchema\"K\n\x15GetEventSchemaRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x07version\x18\x02 \x01(\x05\x42\r\x82\xbc\x18\t)\x00\x00\x00\x00\x00\x00\x00\x00\"N\n\x16GetEventSchemaResponse\x12\x34\n\x0c\x65vent_schema\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.EventSchema\"X\n\x17ListEventSchemasRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x02 \x01(\t\"j\n\x18ListEventSchemasResponse\x12\x35\n\revent_schemas\x18\x01 \x03(\x0b\x32\x1e.dangol.profile.v1.EventSchema\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x18UpdateEventSchemaRequest\x12:\n\x0c\x65vent_schema\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.EventSchemaB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"Q\n\x19UpdateEventSchemaResponse\x12\x34\n\x0c\x65vent_schema\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.EventSchema\".\n\x18\x44\x65leteEventSchemaRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x1b\n\x19\x44\x65leteEventSchemaResponse\"s\n\x1eListEventSchemaVersionsRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x1fListEventSchemaVersionsResponse\x12\x35\n\revent_schemas\x18\x01 \x03(\x0b\x32\x1e.dangol.profile.v1.EventSchema\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x01\n\x16TestEventSchemaRequest\x12\'\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\x82\xbc\x18\x03\x10\x80\x08\x12\x38\n\x07samples\x18\x03 \x03(\x0b\x32\x17.google.protobuf.StructB\x0e\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x02\x18\x64\"M\n\x17TestEventSchemaResponse\x12\x32\n\x08verdicts\x18\x01 \x03(\x0b\x32 .dangol.profile.v1.SampleVerdict\"V\n\rSampleVerdict\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x36\n\nviolations\x18\x02 \x03(\x0b\x32\".dangol.profile.v1.SchemaViolation\"0\n\x0fSchemaViolation\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\"\xbb\x01\n\rRejectedEvent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08position\x18\x05 \x01(\x05\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x04\x62ody\x18\x07 \x01(\tB\x04\xf8\xbb\x18\x01\x12\r\n\x05trace\x18\x08 \x01(\t\"\x85\x02\n\x19ListRejectedEventsRequest\x12\x1b\n\nmessage_id\x18\x01 \x01(\tB\x07\x82\xbc\x18\x03\x10\x80\x08\x12\x16\n\x06reason\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12\x16\n\x06source\x18\x03 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\x12)\n\tpage_size\x18\x04 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x1aListRejectedEventsResponse\x12\x39\n\x0frejected_events\x18\x01 \x03(\x0b\x32 .dangol.profile.v1.RejectedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8f\x01\n\x11SchemaEnforcement\x12\"\n\x1eSCHEMA_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16SCHEMA_ENFORCEMENT_OFF\x10\x01\x12\x1b\n\x17SCHEMA_ENFORCEMENT_WARN\x10\x02\x12\x1d\n\x19SCHEMA_ENFORCEMENT_REJECT\x10\x03\x32\xef\n\n\rIngestService\x12\x9d\x01\n\x12ListRejectedEvents\x12,.dangol.profile.v1.ListRejectedEventsRequest\x1a-.dangol.profile.v1.ListRejectedEventsResponse\"*\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rejected-events\x12\xb5\x01\n\x11\x43reateEventSchema\x12+.dangol.profile.v1.CreateEventSchemaRequest\x1a,.dangol.profile.v1.CreateEventSchemaResponse\"E\xaa\xbb\x18\x0c\x65vents.write\x82\xd3\xe4\x93\x02/\"\x11/v1/event-schemas:\x0c\x65vent_schemab\x0c\x65vent_schema\x12\xa4\x01\n\x0eGetEventSchema\x12(.dangol.profile.v1.GetEventSchemaRequest\x1a).dangol.profile.v1.GetEventSchemaResponse\"=\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02(\x12\x18/v1/event-schemas/{name}b\x0c\x65vent_schema\x12\x95\x01\n\x10ListEventSchemas\x12*.dangol.profile.v1.ListEventSchemasRequest\x1a+.dangol.profile.v1.ListEventSchemasResponse\"(\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/event-schemas\x12\xc9\x01\n\x11UpdateEventSchema\x12+.dangol.profile.v1.UpdateEventSchemaRequest\x1a,.dangol.profile.v1.UpdateEventSchemaResponse\"Y\xaa\xbb\x18\x0c\x65vents.write\x82\xd3\xe4\x93\x02\x43\x32%/v1/event-schemas/{event_schema.name}:\x0c\x65vent_schemab\x0c\x65vent_schema\x12\xa0\x01\n\x11\x44\x65leteEventSchema\x12+.dangol.profile.v1.DeleteEventSchemaRequest\x1a,.dangol.profile.v1.DeleteEventSchemaResponse\"0\xaa\xbb\x18\x0c\x65vents.write\x82\xd3\xe4\x93\x02\x1a*\x18/v1/event-schemas/{name}\x12\xba\x01\n\x17ListEventSchemaVersions\x12\x31.dangol.profile.v1.ListEventSchemaVersionsRequest\x1a\x32.dangol.profile.v1.ListEventSchemaVersionsResponse\"8\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02#\x12!/v1/event-schemas/{name}/versions\x12\x9a\x01\n\x0fTestEventSchema\x12).dangol.profile.v1.TestEventSchemaRequest\x1a*.dangol.profile.v1.TestEventSchemaResponse\"0\xaa\xbb\x18\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/event-schemas:test:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dangol.profile.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['name']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['name']._serialized_options = b'\342A\001\002\202\274\030\003\020\200\010\212\274\030\021\"Order Completed\"'
+  _globals['_EVENTSCHEMA'].fields_by_name['schema']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['schema']._serialized_options = b'\342A\001\002\212\274\030,{\"type\": \"object\", \"required\": [\"order_id\"]}'
+  _globals['_EVENTSCHEMA'].fields_by_name['description']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['description']._serialized_options = b'\202\274\030\003\020\320\017'
+  _globals['_EVENTSCHEMA'].fields_by_name['version']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTSCHEMA'].fields_by_name['created_by']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['created_by']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTSCHEMA'].fields_by_name['created_time']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['created_time']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTSCHEMA'].fields_by_name['updated_by']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['updated_by']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTSCHEMA'].fields_by_name['updated_time']._loaded_options = None
+  _globals['_EVENTSCHEMA'].fields_by_name['updated_time']._serialized_options = b'\342A\001\003'
+  _globals['_CREATEEVENTSCHEMAREQUEST'].fields_by_name['event_schema']._loaded_options = None
+  _globals['_CREATEEVENTSCHEMAREQUEST'].fields_by_name['event_schema']._serialized_options = b'\342A\001\002'
+  _globals['_GETEVENTSCHEMAREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETEVENTSCHEMAREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_GETEVENTSCHEMAREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_GETEVENTSCHEMAREQUEST'].fields_by_name['version']._serialized_options = b'\202\274\030\t)\000\000\000\000\000\000\000\000'
+  _globals['_LISTEVENTSCHEMASREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEVENTSCHEMASREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
+  _globals['_UPDATEEVENTSCHEMAREQUEST'].fields_by_name['event_schema']._loaded_options = None
+  _globals['_UPDATEEVENTSCHEMAREQUEST'].fields_by_name['event_schema']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEEVENTSCHEMAREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEEVENTSCHEMAREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
+  _globals['_TESTEVENTSCHEMAREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_TESTEVENTSCHEMAREQUEST'].fields_by_name['name']._serialized_options = b'\202\274\030\003\020\200\010'
+  _globals['_TESTEVENTSCHEMAREQUEST'].fields_by_name['samples']._loaded_options = None
+  _globals['_TESTEVENTSCHEMAREQUEST'].fields_by_name['samples']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\002\030d'
   _globals['_REJECTEDEVENT'].fields_by_name['body']._loaded_options = None
   _globals['_REJECTEDEVENT'].fields_by_name['body']._serialized_options = b'\370\273\030\001'
   _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['message_id']._loaded_options = None
@@ -46,12 +85,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTREJECTEDEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_INGESTSERVICE'].methods_by_name['ListRejectedEvents']._loaded_options = None
   _globals['_INGESTSERVICE'].methods_by_name['ListRejectedEvents']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002\025\022\023/v1/rejected-events'
-  _globals['_REJECTEDEVENT']._serialized_start=150
-  _globals['_REJECTEDEVENT']._serialized_end=322
-  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_start=325
-  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_end=492
-  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_start=494
-  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_end=606
-  _globals['_INGESTSERVICE']._serialized_start=609
-  _globals['_INGESTSERVICE']._serialized_end=784
+  _globals['_INGESTSERVICE'].methods_by_name['CreateEventSchema']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['CreateEventSchema']._serialized_options = b'\252\273\030\014events.write\202\323\344\223\002/\"\021/v1/event-schemas:\014event_schemab\014event_schema'
+  _globals['_INGESTSERVICE'].methods_by_name['GetEventSchema']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['GetEventSchema']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002(\022\030/v1/event-schemas/{name}b\014event_schema'
+  _globals['_INGESTSERVICE'].methods_by_name['ListEventSchemas']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['ListEventSchemas']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002\023\022\021/v1/event-schemas'
+  _globals['_INGESTSERVICE'].methods_by_name['UpdateEventSchema']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['UpdateEventSchema']._serialized_options = b'\252\273\030\014events.write\202\323\344\223\002C2%/v1/event-schemas/{event_schema.name}:\014event_schemab\014event_schema'
+  _globals['_INGESTSERVICE'].methods_by_name['DeleteEventSchema']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['DeleteEventSchema']._serialized_options = b'\252\273\030\014events.write\202\323\344\223\002\032*\030/v1/event-schemas/{name}'
+  _globals['_INGESTSERVICE'].methods_by_name['ListEventSchemaVersions']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['ListEventSchemaVersions']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002#\022!/v1/event-schemas/{name}/versions'
+  _globals['_INGESTSERVICE'].methods_by_name['TestEventSchema']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['TestEventSchema']._serialized_options = b'\252\273\030\013events.read\202\323\344\223\002\033\"\026/v1/event-schemas:test:\001*'
+  _globals['_SCHEMAENFORCEMENT']._serialized_start=2672
+  _globals['_SCHEMAENFORCEMENT']._serialized_end=2815
+  _globals['_EVENTSCHEMA']._serialized_start=247
+  _globals['_EVENTSCHEMA']._serialized_end=679
+  _globals['_CREATEEVENTSCHEMAREQUEST']._serialized_start=681
+  _globals['_CREATEEVENTSCHEMAREQUEST']._serialized_end=767
+  _globals['_CREATEEVENTSCHEMARESPONSE']._serialized_start=769
+  _globals['_CREATEEVENTSCHEMARESPONSE']._serialized_end=850
+  _globals['_GETEVENTSCHEMAREQUEST']._serialized_start=852
+  _globals['_GETEVENTSCHEMAREQUEST']._serialized_end=927
+  _globals['_GETEVENTSCHEMARESPONSE']._serialized_start=929
+  _globals['_GETEVENTSCHEMARESPONSE']._serialized_end=1007
+  _globals['_LISTEVENTSCHEMASREQUEST']._serialized_start=1009
+  _globals['_LISTEVENTSCHEMASREQUEST']._serialized_end=1097
+  _globals['_LISTEVENTSCHEMASRESPONSE']._serialized_start=1099
+  _globals['_LISTEVENTSCHEMASRESPONSE']._serialized_end=1205
+  _globals['_UPDATEEVENTSCHEMAREQUEST']._serialized_start=1208
+  _globals['_UPDATEEVENTSCHEMAREQUEST']._serialized_end=1343
+  _globals['_UPDATEEVENTSCHEMARESPONSE']._serialized_start=1345
+  _globals['_UPDATEEVENTSCHEMARESPONSE']._serialized_end=1426
+  _globals['_DELETEEVENTSCHEMAREQUEST']._serialized_start=1428
+  _globals['_DELETEEVENTSCHEMAREQUEST']._serialized_end=1474
+  _globals['_DELETEEVENTSCHEMARESPONSE']._serialized_start=1476
+  _globals['_DELETEEVENTSCHEMARESPONSE']._serialized_end=1503
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST']._serialized_start=1505
+  _globals['_LISTEVENTSCHEMAVERSIONSREQUEST']._serialized_end=1620
+  _globals['_LISTEVENTSCHEMAVERSIONSRESPONSE']._serialized_start=1622
+  _globals['_LISTEVENTSCHEMAVERSIONSRESPONSE']._serialized_end=1735
+  _globals['_TESTEVENTSCHEMAREQUEST']._serialized_start=1738
+  _globals['_TESTEVENTSCHEMAREQUEST']._serialized_end=1884
+  _globals['_TESTEVENTSCHEMARESPONSE']._serialized_start=1886
+  _globals['_TESTEVENTSCHEMARESPONSE']._serialized_end=1963
+  _globals['_SAMPLEVERDICT']._serialized_start=1965
+  _globals['_SAMPLEVERDICT']._serialized_end=2051
+  _globals['_SCHEMAVIOLATION']._serialized_start=2053
+  _globals['_SCHEMAVIOLATION']._serialized_end=2101
+  _globals['_REJECTEDEVENT']._serialized_start=2104
+  _globals['_REJECTEDEVENT']._serialized_end=2291
+  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_start=2294
+  _globals['_LISTREJECTEDEVENTSREQUEST']._serialized_end=2555
+  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_start=2557
+  _globals['_LISTREJECTEDEVENTSRESPONSE']._serialized_end=2669
+  _globals['_INGESTSERVICE']._serialized_start=2818
+  _globals['_INGESTSERVICE']._serialized_end=4209
 # @@protoc_insertion_point(module_scope)

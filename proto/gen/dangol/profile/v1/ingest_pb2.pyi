@@ -5,9 +5,12 @@ What became of events."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,9 +22,514 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SchemaEnforcement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SchemaEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SchemaEnforcement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEMA_ENFORCEMENT_UNSPECIFIED: _SchemaEnforcement.ValueType  # 0
+    """Never in an answer; in a request WARN."""
+    SCHEMA_ENFORCEMENT_OFF: _SchemaEnforcement.ValueType  # 1
+    """Nothing: the schema is kept and compared with the tracking plan only."""
+    SCHEMA_ENFORCEMENT_WARN: _SchemaEnforcement.ValueType  # 2
+    """It is learnt, and listed among the rejected events with the reason SCHEMA_WARNING."""
+    SCHEMA_ENFORCEMENT_REJECT: _SchemaEnforcement.ValueType  # 3
+    """It is not learnt, no service hears of it, and it is listed among the rejected events with the reason SCHEMA."""
+
+class SchemaEnforcement(_SchemaEnforcement, metaclass=_SchemaEnforcementEnumTypeWrapper):
+    """What happens to an event for which its schema does not hold."""
+
+SCHEMA_ENFORCEMENT_UNSPECIFIED: SchemaEnforcement.ValueType  # 0
+"""Never in an answer; in a request WARN."""
+SCHEMA_ENFORCEMENT_OFF: SchemaEnforcement.ValueType  # 1
+"""Nothing: the schema is kept and compared with the tracking plan only."""
+SCHEMA_ENFORCEMENT_WARN: SchemaEnforcement.ValueType  # 2
+"""It is learnt, and listed among the rejected events with the reason SCHEMA_WARNING."""
+SCHEMA_ENFORCEMENT_REJECT: SchemaEnforcement.ValueType  # 3
+"""It is not learnt, no service hears of it, and it is listed among the rejected events with the reason SCHEMA."""
+Global___SchemaEnforcement: _TypeAlias = SchemaEnforcement  # noqa: Y015
+
+@_typing.final
+class EventSchema(_message.Message):
+    """What the events of one name must look like."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_TIME_FIELD_NUMBER: _builtins.int
+    UPDATED_BY_FIELD_NUMBER: _builtins.int
+    UPDATED_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name that the events are counted under: that of a `track` event, `identify`, `page`, `screen`, `group` or `alias`."""
+    enforcement: Global___SchemaEnforcement.ValueType
+    """What happens to an event that breaks it; WARN when not given."""
+    description: _builtins.str
+    """What the event means, in words."""
+    version: _builtins.int
+    """Grows by one with each change of schema or enforcement, also after a deletion."""
+    created_by: _builtins.str
+    """Who created it: `key:` and the id of an API key, or the name of a caller."""
+    updated_by: _builtins.str
+    """Who changed it last."""
+    @_builtins.property
+    def schema(self) -> _struct_pb2.Struct:
+        """A JSON Schema, draft 2020-12, for the traits of `identify` and `group` and for the properties of all other events.
+        Formats are checked. References lead into the schema itself; nothing is fetched. At most 64 KiB.
+        """
+
+    @_builtins.property
+    def created_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def updated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        schema: _struct_pb2.Struct | None = ...,
+        enforcement: Global___SchemaEnforcement.ValueType = ...,
+        description: _builtins.str = ...,
+        version: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        created_time: _timestamp_pb2.Timestamp | None = ...,
+        updated_by: _builtins.str = ...,
+        updated_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "schema", b"schema", "updated_time", b"updated_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_by", b"created_by", "created_time", b"created_time", "description", b"description", "enforcement", b"enforcement", "name", b"name", "schema", b"schema", "updated_by", b"updated_by", "updated_time", b"updated_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventSchema: _TypeAlias = EventSchema  # noqa: Y015
+
+@_typing.final
+class CreateEventSchemaRequest(_message.Message):
+    """Asks to create a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_schema(self) -> Global___EventSchema:
+        """The schema."""
+
+    def __init__(
+        self,
+        *,
+        event_schema: Global___EventSchema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEventSchemaRequest: _TypeAlias = CreateEventSchemaRequest  # noqa: Y015
+
+@_typing.final
+class CreateEventSchemaResponse(_message.Message):
+    """The schema as created."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_schema(self) -> Global___EventSchema:
+        """The schema."""
+
+    def __init__(
+        self,
+        *,
+        event_schema: Global___EventSchema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEventSchemaResponse: _TypeAlias = CreateEventSchemaResponse  # noqa: Y015
+
+@_typing.final
+class GetEventSchemaRequest(_message.Message):
+    """Asks for a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the events."""
+    version: _builtins.int
+    """An earlier version; 0 is the one that holds now."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventSchemaRequest: _TypeAlias = GetEventSchemaRequest  # noqa: Y015
+
+@_typing.final
+class GetEventSchemaResponse(_message.Message):
+    """One schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_schema(self) -> Global___EventSchema:
+        """The schema."""
+
+    def __init__(
+        self,
+        *,
+        event_schema: Global___EventSchema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventSchemaResponse: _TypeAlias = GetEventSchemaResponse  # noqa: Y015
+
+@_typing.final
+class ListEventSchemasRequest(_message.Message):
+    """Asks for schemas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most schemas in one answer: 1 to 1000, 100 when 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventSchemasRequest: _TypeAlias = ListEventSchemasRequest  # noqa: Y015
+
+@_typing.final
+class ListEventSchemasResponse(_message.Message):
+    """A page of schemas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMAS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def event_schemas(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventSchema]:
+        """The schemas, by name."""
+
+    def __init__(
+        self,
+        *,
+        event_schemas: _abc.Iterable[Global___EventSchema] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schemas", b"event_schemas", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventSchemasResponse: _TypeAlias = ListEventSchemasResponse  # noqa: Y015
+
+@_typing.final
+class UpdateEventSchemaRequest(_message.Message):
+    """Asks to change a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMA_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_schema(self) -> Global___EventSchema:
+        """The schema, with the name of the one to change."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change: `schema`, `enforcement`, `description`. Empty is every one that is set."""
+
+    def __init__(
+        self,
+        *,
+        event_schema: Global___EventSchema | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEventSchemaRequest: _TypeAlias = UpdateEventSchemaRequest  # noqa: Y015
+
+@_typing.final
+class UpdateEventSchemaResponse(_message.Message):
+    """The schema as changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_schema(self) -> Global___EventSchema:
+        """The schema."""
+
+    def __init__(
+        self,
+        *,
+        event_schema: Global___EventSchema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schema", b"event_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEventSchemaResponse: _TypeAlias = UpdateEventSchemaResponse  # noqa: Y015
+
+@_typing.final
+class DeleteEventSchemaRequest(_message.Message):
+    """Asks to delete a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the events."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEventSchemaRequest: _TypeAlias = DeleteEventSchemaRequest  # noqa: Y015
+
+@_typing.final
+class DeleteEventSchemaResponse(_message.Message):
+    """The schema is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEventSchemaResponse: _TypeAlias = DeleteEventSchemaResponse  # noqa: Y015
+
+@_typing.final
+class ListEventSchemaVersionsRequest(_message.Message):
+    """Asks for the versions of a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the events."""
+    page_size: _builtins.int
+    """Most versions in one answer: 1 to 1000, 100 when 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventSchemaVersionsRequest: _TypeAlias = ListEventSchemaVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventSchemaVersionsResponse(_message.Message):
+    """A page of versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SCHEMAS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def event_schemas(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventSchema]:
+        """The versions, newest first. `updated_by` and `updated_time` say who made each of them, and when."""
+
+    def __init__(
+        self,
+        *,
+        event_schemas: _abc.Iterable[Global___EventSchema] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_schemas", b"event_schemas", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventSchemaVersionsResponse: _TypeAlias = ListEventSchemaVersionsResponse  # noqa: Y015
+
+@_typing.final
+class TestEventSchemaRequest(_message.Message):
+    """Asks what a schema says about samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the events whose schema is tried when none is given."""
+    @_builtins.property
+    def schema(self) -> _struct_pb2.Struct:
+        """The schema to try. Not given: the one that is kept under `name`."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Properties (of `identify` and `group`: traits) of one event each."""
+
+    def __init__(
+        self,
+        *,
+        schema: _struct_pb2.Struct | None = ...,
+        name: _builtins.str = ...,
+        samples: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "samples", b"samples", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestEventSchemaRequest: _TypeAlias = TestEventSchemaRequest  # noqa: Y015
+
+@_typing.final
+class TestEventSchemaResponse(_message.Message):
+    """What a schema says about samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampleVerdict]:
+        """One for each sample, in their order."""
+
+    def __init__(
+        self,
+        *,
+        verdicts: _abc.Iterable[Global___SampleVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestEventSchemaResponse: _TypeAlias = TestEventSchemaResponse  # noqa: Y015
+
+@_typing.final
+class SampleVerdict(_message.Message):
+    """What a schema says about one sample."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """True when it holds."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaViolation]:
+        """The first 5 rules that do not hold."""
+
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        violations: _abc.Iterable[Global___SchemaViolation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["valid", b"valid", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleVerdict: _TypeAlias = SampleVerdict  # noqa: Y015
+
+@_typing.final
+class SchemaViolation(_message.Message):
+    """A rule that does not hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTER_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    pointer: _builtins.str
+    """Where: a JSON Pointer as a URI fragment, such as `#/products/0/price`; `#` is the whole object."""
+    rule: _builtins.str
+    """The keyword of the schema with its value, such as `minimum 0`; never the value of the event."""
+    def __init__(
+        self,
+        *,
+        pointer: _builtins.str = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchemaViolation: _TypeAlias = SchemaViolation  # noqa: Y015
+
 @_typing.final
 class RejectedEvent(_message.Message):
-    """An event that was not taken."""
+    """An event that was not taken, or that breaks a schema that only warns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,18 +540,21 @@ class RejectedEvent(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     RECEIVED_TIME_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """The client's id of the event; empty when it had none."""
     source: _builtins.str
     """Id of the write key that it came in with."""
     reason: _builtins.str
-    """A stable upper-case code, such as EVENT_TOO_LARGE."""
+    """A stable upper-case code, such as EVENT_TOO_LARGE, NO_USABLE_IDENTIFIER, SCHEMA or SCHEMA_WARNING."""
     detail: _builtins.str
     """The reason in words, naming the field and the rule."""
     position: _builtins.int
-    """Position in the client's batch, from 0."""
+    """Position in the client's batch, from 0; 0 when the gateway took the event and svc-profile did not."""
     body: _builtins.str
-    """The beginning of the event as it came."""
+    """The beginning of the event as it came; empty when the gateway took the event and svc-profile did not."""
+    trace: _builtins.str
+    """Path of the call that tells all that is known of the event; empty when it had no id."""
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway received it."""
@@ -58,10 +569,11 @@ class RejectedEvent(_message.Message):
         position: _builtins.int = ...,
         received_time: _timestamp_pb2.Timestamp | None = ...,
         body: _builtins.str = ...,
+        trace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["received_time", b"received_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "detail", b"detail", "message_id", b"message_id", "position", b"position", "reason", b"reason", "received_time", b"received_time", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "detail", b"detail", "message_id", b"message_id", "position", b"position", "reason", b"reason", "received_time", b"received_time", "source", b"source", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,6 +590,8 @@ class ListRejectedEventsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """Only this client message id. Empty is all."""
     reason: _builtins.str
@@ -88,6 +602,14 @@ class ListRejectedEventsRequest(_message.Message):
     """Most events in one answer: 1 to 1000, 100 when 0."""
     page_token: _builtins.str
     """`next_page_token` of the answer before."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only events that were received at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only events that were received before this time."""
+
     def __init__(
         self,
         *,
@@ -96,10 +618,12 @@ class ListRejectedEventsRequest(_message.Message):
         source: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "source", b"source", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IngestServiceStub:
-    """Reads what became of events.
+    """Says what events must look like, what they do look like, and which were not taken.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,100 @@ class IngestServiceStub:
                 request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsRequest.SerializeToString,
                 response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsResponse.FromString,
                 _registered_method=True)
+        self.CreateEventSchema = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/CreateEventSchema',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaResponse.FromString,
+                _registered_method=True)
+        self.GetEventSchema = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/GetEventSchema',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaResponse.FromString,
+                _registered_method=True)
+        self.ListEventSchemas = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/ListEventSchemas',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasResponse.FromString,
+                _registered_method=True)
+        self.UpdateEventSchema = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/UpdateEventSchema',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaResponse.FromString,
+                _registered_method=True)
+        self.DeleteEventSchema = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/DeleteEventSchema',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaResponse.FromString,
+                _registered_method=True)
+        self.ListEventSchemaVersions = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/ListEventSchemaVersions',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsResponse.FromString,
+                _registered_method=True)
+        self.TestEventSchema = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/TestEventSchema',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
-    """Reads what became of events.
+    """Says what events must look like, what they do look like, and which were not taken.
     """
 
     def ListRejectedEvents(self, request, context):
-        """Events that the gateway did not take, with the reason, newest first.
+        """Events that were not taken, or that break a schema that only warns, with the reason, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEventSchema(self, request, context):
+        """Gives the events of a name a schema, from now on. Creating the same schema again answers the one that is there;
+        ALREADY_EXISTS when there is another one. INVALID_ARGUMENT with the reason SCHEMA_INVALID when it cannot be compiled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEventSchema(self, request, context):
+        """One schema, now or in an earlier version. NOT_FOUND when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEventSchemas(self, request, context):
+        """All schemas, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateEventSchema(self, request, context):
+        """Changes the fields that `update_mask` names, or all that are set. A change of the schema or of its enforcement is a
+        new version, and holds for events that come from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteEventSchema(self, request, context):
+        """Deletes a schema; its versions stay readable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEventSchemaVersions(self, request, context):
+        """Every version that the schema of a name ever had, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestEventSchema(self, request, context):
+        """Holds samples against a schema, the given one or that of a name, without keeping anything.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +147,41 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsRequest.FromString,
                     response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsResponse.SerializeToString,
             ),
+            'CreateEventSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEventSchema,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaResponse.SerializeToString,
+            ),
+            'GetEventSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEventSchema,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaResponse.SerializeToString,
+            ),
+            'ListEventSchemas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEventSchemas,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasResponse.SerializeToString,
+            ),
+            'UpdateEventSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEventSchema,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaResponse.SerializeToString,
+            ),
+            'DeleteEventSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteEventSchema,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaResponse.SerializeToString,
+            ),
+            'ListEventSchemaVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEventSchemaVersions,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsResponse.SerializeToString,
+            ),
+            'TestEventSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestEventSchema,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dangol.profile.v1.IngestService', rpc_method_handlers)
@@ -70,7 +191,7 @@ def add_IngestServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IngestService:
-    """Reads what became of events.
+    """Says what events must look like, what they do look like, and which were not taken.
     """
 
     @staticmethod
@@ -90,6 +211,195 @@ class IngestService:
             '/dangol.profile.v1.IngestService/ListRejectedEvents',
             dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsRequest.SerializeToString,
             dangol_dot_profile_dot_v1_dot_ingest__pb2.ListRejectedEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEventSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/CreateEventSchema',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.CreateEventSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEventSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/GetEventSchema',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.GetEventSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEventSchemas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/ListEventSchemas',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateEventSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/UpdateEventSchema',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.UpdateEventSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteEventSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/DeleteEventSchema',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.DeleteEventSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEventSchemaVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/ListEventSchemaVersions',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListEventSchemaVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestEventSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/TestEventSchema',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,25 +27,61 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IngestServiceStub:
-    """Reads what became of events."""
+    """Says what events must look like, what they do look like, and which were not taken."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IngestServiceAsyncStub: ...
     ListRejectedEvents: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedEventsRequest, _ingest_pb2.ListRejectedEventsResponse]
-    """Events that the gateway did not take, with the reason, newest first."""
+    """Events that were not taken, or that break a schema that only warns, with the reason, newest first."""
+    CreateEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.CreateEventSchemaRequest, _ingest_pb2.CreateEventSchemaResponse]
+    """Gives the events of a name a schema, from now on. Creating the same schema again answers the one that is there;
+    ALREADY_EXISTS when there is another one. INVALID_ARGUMENT with the reason SCHEMA_INVALID when it cannot be compiled.
+    """
+    GetEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetEventSchemaRequest, _ingest_pb2.GetEventSchemaResponse]
+    """One schema, now or in an earlier version. NOT_FOUND when there is none."""
+    ListEventSchemas: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListEventSchemasRequest, _ingest_pb2.ListEventSchemasResponse]
+    """All schemas, by name."""
+    UpdateEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.UpdateEventSchemaRequest, _ingest_pb2.UpdateEventSchemaResponse]
+    """Changes the fields that `update_mask` names, or all that are set. A change of the schema or of its enforcement is a
+    new version, and holds for events that come from then on.
+    """
+    DeleteEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteEventSchemaRequest, _ingest_pb2.DeleteEventSchemaResponse]
+    """Deletes a schema; its versions stay readable."""
+    ListEventSchemaVersions: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListEventSchemaVersionsRequest, _ingest_pb2.ListEventSchemaVersionsResponse]
+    """Every version that the schema of a name ever had, newest first."""
+    TestEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.TestEventSchemaRequest, _ingest_pb2.TestEventSchemaResponse]
+    """Holds samples against a schema, the given one or that of a name, without keeping anything."""
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
-    """Reads what became of events."""
+    """Says what events must look like, what they do look like, and which were not taken."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRejectedEvents: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedEventsRequest, _ingest_pb2.ListRejectedEventsResponse]  # type: ignore[assignment]
-    """Events that the gateway did not take, with the reason, newest first."""
+    """Events that were not taken, or that break a schema that only warns, with the reason, newest first."""
+    CreateEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.CreateEventSchemaRequest, _ingest_pb2.CreateEventSchemaResponse]  # type: ignore[assignment]
+    """Gives the events of a name a schema, from now on. Creating the same schema again answers the one that is there;
+    ALREADY_EXISTS when there is another one. INVALID_ARGUMENT with the reason SCHEMA_INVALID when it cannot be compiled.
+    """
+    GetEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetEventSchemaRequest, _ingest_pb2.GetEventSchemaResponse]  # type: ignore[assignment]
+    """One schema, now or in an earlier version. NOT_FOUND when there is none."""
+    ListEventSchemas: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListEventSchemasRequest, _ingest_pb2.ListEventSchemasResponse]  # type: ignore[assignment]
+    """All schemas, by name."""
+    UpdateEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.UpdateEventSchemaRequest, _ingest_pb2.UpdateEventSchemaResponse]  # type: ignore[assignment]
+    """Changes the fields that `update_mask` names, or all that are set. A change of the schema or of its enforcement is a
+    new version, and holds for events that come from then on.
+    """
+    DeleteEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteEventSchemaRequest, _ingest_pb2.DeleteEventSchemaResponse]  # type: ignore[assignment]
+    """Deletes a schema; its versions stay readable."""
+    ListEventSchemaVersions: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListEventSchemaVersionsRequest, _ingest_pb2.ListEventSchemaVersionsResponse]  # type: ignore[assignment]
+    """Every version that the schema of a name ever had, newest first."""
+    TestEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.TestEventSchemaRequest, _ingest_pb2.TestEventSchemaResponse]  # type: ignore[assignment]
+    """Holds samples against a schema, the given one or that of a name, without keeping anything."""
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads what became of events."""
+    """Says what events must look like, what they do look like, and which were not taken."""
 
     @_abc_1.abstractmethod
     def ListRejectedEvents(
@@ -53,6 +89,66 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ListRejectedEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ListRejectedEventsResponse, _abc.Awaitable[_ingest_pb2.ListRejectedEventsResponse]]:
-        """Events that the gateway did not take, with the reason, newest first."""
+        """Events that were not taken, or that break a schema that only warns, with the reason, newest first."""
+
+    @_abc_1.abstractmethod
+    def CreateEventSchema(
+        self,
+        request: _ingest_pb2.CreateEventSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.CreateEventSchemaResponse, _abc.Awaitable[_ingest_pb2.CreateEventSchemaResponse]]:
+        """Gives the events of a name a schema, from now on. Creating the same schema again answers the one that is there;
+        ALREADY_EXISTS when there is another one. INVALID_ARGUMENT with the reason SCHEMA_INVALID when it cannot be compiled.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEventSchema(
+        self,
+        request: _ingest_pb2.GetEventSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetEventSchemaResponse, _abc.Awaitable[_ingest_pb2.GetEventSchemaResponse]]:
+        """One schema, now or in an earlier version. NOT_FOUND when there is none."""
+
+    @_abc_1.abstractmethod
+    def ListEventSchemas(
+        self,
+        request: _ingest_pb2.ListEventSchemasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ListEventSchemasResponse, _abc.Awaitable[_ingest_pb2.ListEventSchemasResponse]]:
+        """All schemas, by name."""
+
+    @_abc_1.abstractmethod
+    def UpdateEventSchema(
+        self,
+        request: _ingest_pb2.UpdateEventSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.UpdateEventSchemaResponse, _abc.Awaitable[_ingest_pb2.UpdateEventSchemaResponse]]:
+        """Changes the fields that `update_mask` names, or all that are set. A change of the schema or of its enforcement is a
+        new version, and holds for events that come from then on.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteEventSchema(
+        self,
+        request: _ingest_pb2.DeleteEventSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.DeleteEventSchemaResponse, _abc.Awaitable[_ingest_pb2.DeleteEventSchemaResponse]]:
+        """Deletes a schema; its versions stay readable."""
+
+    @_abc_1.abstractmethod
+    def ListEventSchemaVersions(
+        self,
+        request: _ingest_pb2.ListEventSchemaVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ListEventSchemaVersionsResponse, _abc.Awaitable[_ingest_pb2.ListEventSchemaVersionsResponse]]:
+        """Every version that the schema of a name ever had, newest first."""
+
+    @_abc_1.abstractmethod
+    def TestEventSchema(
+        self,
+        request: _ingest_pb2.TestEventSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.TestEventSchemaResponse, _abc.Awaitable[_ingest_pb2.TestEventSchemaResponse]]:
+        """Holds samples against a schema, the given one or that of a name, without keeping anything."""
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
