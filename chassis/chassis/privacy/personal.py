@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a store of personal data has to be able to do, whatever engine it is kept in."""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+from uuid import UUID
+
+from chassis.database import Transaction
+from chassis.identity import format_profile_id
+
+_SHORTEST_WORD = 4
+"""A shorter value is looked for as a whole text only: `7` is part of everything."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows that an erasure leaves, and the reason that the customer is told."""
+
+    what: str
+    count: int
+    why: str
+
+
+@dataclass
+class Erased:
+    """What an erasure did in one store."""
+
+    removed: dict[str, int] = field(default_factory=dict)
+    """Number of rows by table."""
+    kept: list[Kept] = field(default_factory=list)
+
+    def add(self, other: "Erased") -> None:
+        """Add what was done in another store."""
+        for what, count in other.removed.items():
+            self.removed[what] = self.removed.get(what, 0) + count
+        self.kept += other.kept
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a customer might be recognised by: fragments, and the texts that name the customer."""
+
+    fragments: Sequence[UUID]
+    values: Sequence[str]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All texts to look for: the given ones, and every spelling of the fragments."""
+        spelt = [text for f in self.fragments for text in (str(f), f.hex, format_profile_id(f))]
+        return [*dict.fromkeys(value for value in [*self.values, *spelt] if value)]
+
+    @cached_property
+    def pattern(self) -> str:
+        """Regular expression of PostgreSQL that finds a name as a word, a short one as a whole or quoted text only."""
+        words = "|".join(_literal(name) for name in self.names if len(name) >= _SHORTEST_WORD)
+        short = "|".join(_literal(name) for name in self.names if len(name) < _SHORTEST_WORD)
+        parts = []
+        if words:
+            parts.append(f"(?:^|[^[:alnum:]_])(?:{words})(?:$|[^[:alnum:]_])")
+        if short:
+            parts.append(f'(?:^|")(?:{short})(?:"|$)')
+        return "|".join(parts) or "(?!)"
+
+    @cached_property
+    def needles(self) -> list[bytes]:
+        """What to look for in bytes: long names, and the ids of the fragments."""
+        return [name.encode() for name in self.names if len(name) >= _SHORTEST_WORD] + [
+            f.bytes for f in self.fragments
+        ]
+
+    def found_in(self, data: bytes) -> bool:
+        """Tell whether bytes name the customer: as a word in any case of letters, or by the id of a fragment."""
+        if any(f.bytes in data for f in self.fragments):
+            return True
+        return self._word.search(data.decode(errors="replace")) is not None
+
+    @cached_property
+    def _word(self) -> re.Pattern[str]:
+        words = "|".join(re.escape(name) for name in self.names if len(name) >= _SHORTEST_WORD)
+        short = "|".join(re.escape(name) for name in self.names if len(name) < _SHORTEST_WORD)
+        return re.compile(f'(?<!\\w)(?:{words or "(?!)"})(?!\\w)|"(?:{short or "(?!)"})"', re.IGNORECASE)
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([^\w\s])", r"\\\1", text, flags=re.ASCII) if text.isascii() else _literal_unicode(text)
+
+
+def _literal_unicode(text: str) -> str:
+    return "".join(f"\\{c}" if c.isascii() and not c.isalnum() and c not in "_ " else c for c in text)
+
+
+class PersonalStore(Protocol):
+    """Personal data in one engine of one service."""
+
+    async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
+        """Remove all of a customer; once more does nothing more."""
+
+    async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
+        """Remove the data of fragments that were derived again elsewhere, but not where the fragments belong."""
+
+    def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Return all of a customer, row by row, each with the name of the file that it belongs to."""
+
+    async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
+        """Search every column of every table; return the number of rows found by `<table>.<column>`, zeros included."""
