@@ -5,8 +5,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import nats.errors
+from dangol.events.v1.events_pb2 import EventBatch
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
@@ -16,6 +19,7 @@ from chassis.bus import Bus
 from chassis.database import Database, Transaction, lost_connection
 from chassis.dead_letters import bury
 from chassis.errors import Invalid, Unavailable
+from chassis.privacy.tombstones import Tombstones
 from chassis.pull import Puller
 from chassis.streams import Delivery, StreamSubscription, Subscription
 
@@ -44,12 +48,14 @@ class Consumer:
         *,
         max_deliver: int,
         ack_wait_s: float,
+        tombstones: Tombstones | None = None,
     ) -> None:
         self.name = f"{service}-{subscription.short_name}"
         self._subscription = subscription
         self._bus = bus
         self._database = database
         self._max_deliver = max_deliver
+        self._tombstones = tombstones
         self._stopping = asyncio.Event()
         self._puller = Puller(
             bus,
@@ -133,6 +139,8 @@ class Consumer:
 
     async def _handle(self, deliveries: Sequence[Delivery[Message]]) -> None:
         subscription = self._subscription
+        if self._tombstones is not None:
+            deliveries = await self._without_forgotten(self._tombstones, deliveries)
         if isinstance(subscription, StreamSubscription):
             await subscription.handler(deliveries)
             return
@@ -148,6 +156,17 @@ class Consumer:
             else:
                 await subscription.handler(tx, deliveries)
         await self._bus.publish_all(tx.after_commit)
+
+    async def _without_forgotten(
+        self, tombstones: Tombstones, deliveries: Sequence[Delivery[Message]]
+    ) -> Sequence[Delivery[Message]]:
+        """Leave out events of customers who were erased while the events were on their way."""
+        if not await tombstones.current():
+            return deliveries
+        return [
+            replace(delivery, message=await tombstones.without_forgotten(cast(EventBatch, delivery.message)))
+            for delivery in deliveries
+        ]
 
     async def _first_time(self, tx: Transaction, deliveries: Sequence[Delivery[Message]]) -> list[Message]:
         by_id = {delivery.message_id: delivery.message for delivery in deliveries}

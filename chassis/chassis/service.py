@@ -18,9 +18,12 @@ from chassis.gate import Gate
 from chassis.jobs import Job, JobRunner
 from chassis.operations import operations_servicers
 from chassis.outbox import Relay
+from chassis.privacy import PersonalStore, PersonalTables, tombstones
+from chassis.privacy.hearing import Privacy
+from chassis.privacy.tombstones import Tombstones
 from chassis.rpc import RpcServer, Servicer
 from chassis.settings import ServiceSettings
-from chassis.streams import Subscription
+from chassis.streams import RESOLVED, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class Service:
     resources: Sequence[Resource] = ()
     checks: Sequence[Callable[[], Awaitable[None]]] = ()
     """Each raises when the service is not ready."""
+    personal: Sequence[PersonalStore] = (PersonalTables(()),)
+    """Where it keeps what is personal, for the requests of data subjects."""
 
     @property
     def name(self) -> str:
@@ -75,7 +80,8 @@ class Service:
     @property
     def heard(self) -> Sequence[Subscription]:
         """Everything that the service hears: its own subscriptions, and what every service keeps."""
-        return *self.subscriptions, *consent.SUBSCRIPTIONS
+        privacy = Privacy(self.name, self.bus, self.personal)
+        return *self.subscriptions, *consent.SUBSCRIPTIONS, *privacy.subscriptions()
 
 
 class Runner:
@@ -95,6 +101,7 @@ class Runner:
         self._relay = Relay(service.database, service.bus)
         self._stoppables: list[Consumer | JobRunner] = []
         if "consumers" in roles:
+            forgotten = Tombstones(service.database)
             self._stoppables += [
                 Consumer(
                     service.name,
@@ -103,6 +110,7 @@ class Runner:
                     service.database,
                     max_deliver=settings.max_deliver,
                     ack_wait_s=settings.ack_wait_seconds,
+                    tombstones=forgotten if s.heard_subject == RESOLVED else None,
                 )
                 for s in service.heard
             ]
@@ -111,6 +119,7 @@ class Runner:
                 *service.jobs,
                 Job("forget-inbox", timedelta(hours=1), self._forget_inbox),
                 Job("forget-accesses", timedelta(hours=1), self._forget_accesses),
+                Job("forget-tombstones", timedelta(hours=1), self._forget_tombstones),
             ]
             self._stoppables += [JobRunner(job, service.database) for job in jobs]
         self._tasks: list[asyncio.Task[None]] = []
@@ -189,6 +198,10 @@ class Runner:
             except Exception as error:  # whatever it is, it is why the service is not ready
                 return str(error) or type(error).__name__
         return None
+
+    async def _forget_tombstones(self) -> None:
+        async with self.service.database.transaction() as tx:
+            await tombstones.expire(tx)
 
     async def _forget_inbox(self) -> None:
         """Forget message ids that no redelivery can bring back any more, some at a time."""

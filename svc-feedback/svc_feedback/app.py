@@ -12,6 +12,7 @@ from dangol.feedback.v1.feedback_pb2_grpc import add_FeedbackServiceServicer_to_
 from svc_feedback.consumers import subscriptions
 from svc_feedback.rpc import FeedbackRpc
 from svc_feedback.settings import Settings
+from svc_feedback.store import PERSONAL_TABLES
 
 
 def build(settings: Settings) -> Service:
@@ -27,4 +28,5 @@ def build(settings: Settings) -> Service:
             Servicer("dangol.feedback.v1.FeedbackService", add_FeedbackServiceServicer_to_server, rpc),
         ],
         subscriptions=subscriptions(),
+        personal=[PERSONAL_TABLES],
     )

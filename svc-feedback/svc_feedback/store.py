@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis.database import Transaction
 from chassis.errors import NotFound
+from chassis.privacy import PersonalTable, PersonalTables
 from sqlalchemy import Row
 
 from svc_feedback.domain.feedback import Choice, Draft, Feedback, Kept, Kind, Summary
@@ -64,6 +65,8 @@ WHERE (:item_id = '' OR item_id = :item_id)
     AND (CAST(:start_time AS timestamptz) IS NULL OR feedback_time >= :start_time)
     AND (CAST(:end_time AS timestamptz) IS NULL OR feedback_time < :end_time)
 """
+
+PERSONAL_TABLES = PersonalTables([PersonalTable("feedback", left_out=("request_id",))])
 
 
 class FeedbackStore:

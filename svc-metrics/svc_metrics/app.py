@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
+from chassis.privacy import PersonalTables
 from chassis.rpc import Servicer
 from chassis.service import Service
 from dangol.metrics.v1.metrics_pb2_grpc import add_MetricsServiceServicer_to_server
@@ -14,7 +15,7 @@ from svc_metrics.consumers import Hearing
 from svc_metrics.jobs import jobs
 from svc_metrics.rpc import MetricsRpc
 from svc_metrics.settings import Settings
-from svc_metrics.store import ClickHouse, Embedded, Limits, Server
+from svc_metrics.store import ClickHouse, Embedded, Limits, PersonalColumns, Server
 from svc_metrics.usecases import Stores
 
 
@@ -34,6 +35,7 @@ def build(settings: Settings) -> Service:
         jobs=jobs(stores),
         resources=[clickhouse],
         checks=[clickhouse.check],
+        personal=[PersonalTables(()), PersonalColumns(clickhouse, stores.people)],
     )
 
 

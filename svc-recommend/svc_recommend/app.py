@@ -14,6 +14,7 @@ from svc_recommend.domain.ranking import Taste
 from svc_recommend.jobs import jobs
 from svc_recommend.rpc import RecommendRpc
 from svc_recommend.settings import Settings
+from svc_recommend.store.personal import personal_tables
 from svc_recommend.usecases.recommending import ShelfKeeper
 from svc_recommend.usecases.refreshing import Refresher
 
@@ -41,4 +42,5 @@ def build(settings: Settings) -> Service:
         jobs=jobs(refresher),
         workers=[Worker("shelf", keeper.run, role="rpc")],
         checks=[keeper.check],
+        personal=[personal_tables()],
     )

@@ -17,6 +17,7 @@ from svc_segmentation.consumers import Hearing, subscriptions
 from svc_segmentation.jobs import Evaluator, jobs
 from svc_segmentation.rpc import SegmentationRpc
 from svc_segmentation.settings import Settings
+from svc_segmentation.store.personal import personal_tables
 from svc_segmentation.usecases.behaviour import Memory
 from svc_segmentation.usecases.definitions import Definitions
 from svc_segmentation.usecases.rulebook import Rulebook
@@ -53,4 +54,5 @@ def build(settings: Settings, clock: Callable[[], datetime] = now) -> Service:
         subscriptions=subscriptions(hearing, settings.batch_messages),
         jobs=jobs(evaluator),
         workers=[Worker("evaluation", evaluator.run)],
+        personal=[personal_tables()],
     )

@@ -67,9 +67,7 @@ class Traces:
     @cached_property
     def needles(self) -> list[bytes]:
         """What to look for in bytes: long names, and the ids of the fragments."""
-        return [name.encode() for name in self.names if len(name) >= _SHORTEST_WORD] + [
-            f.bytes for f in self.fragments
-        ]
+        return [name.encode() for name in self.names if len(name) >= _SHORTEST_WORD] + [f.bytes for f in self.fragments]
 
     def found_in(self, data: bytes) -> bool:
         """Tell whether bytes name the customer: as a word in any case of letters, or by the id of a fragment."""

@@ -51,7 +51,23 @@ FRAGMENT_PROFILES = PersonalTable(
 )
 """The chassis's own table of who is who."""
 
-IMPERSONAL = frozenset({"alembic_version", "chassis_version", "inbox", "outbox", "forgotten_revision"})
+CHASSIS_TABLES = (
+    PersonalTable("fragment_consents", on_rebuild=False, left_out=("revision",), file="consents_heard"),
+    PersonalTable(
+        "access_log",
+        redact="fragment_id = NULL",
+        why_kept="who read personal data stays on record, without whose they were",
+        on_rebuild=False,
+        left_out=("trace_id",),
+        file="accesses",
+    ),
+    FRAGMENT_PROFILES,
+)
+"""What every service's database holds."""
+
+IMPERSONAL = frozenset(
+    {"alembic_version", "chassis_version", "inbox", "outbox", "forgotten_revision", "purpose_defaults"}
+)
 """Tables of the chassis that hold nothing about customers for longer than it takes to send it."""
 
 TOMBSTONES = "forgotten_fragments"
@@ -97,7 +113,7 @@ class PersonalTables:
         customer while a request runs. `before` and `after` run around an erasure and a rebuild: to hold off writers,
         to have derived data made again.
         """
-        self.tables = (*tables, FRAGMENT_PROFILES)
+        self.tables = (*tables, *CHASSIS_TABLES)
         self.impersonal = frozenset(impersonal) | IMPERSONAL
         self._unsearched = [*unsearched, TOMBSTONES]
         self._before = before
@@ -119,7 +135,8 @@ class PersonalTables:
                 erased.kept.append(Kept(table.name, count, table.why_kept))
             elif count:
                 erased.removed[table.name] = count
-        if self._after:
+        # Not for nothing: what derived data are made again from may itself name the customer for a moment.
+        if self._after and erased.removed:
             await self._after(tx, fragments)
         return erased
 
@@ -133,9 +150,7 @@ class PersonalTables:
         if self._after:
             await self._after(tx, fragments)
 
-    async def export(
-        self, tx: Transaction, fragments: Sequence[UUID]
-    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+    async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """Read all rows of a customer through a cursor."""
         for table in self.tables:
             if not table.exported:
@@ -170,14 +185,12 @@ def _erasing(table: PersonalTable) -> str:
 
 
 def _exporting(table: PersonalTable) -> str:
-    return (
-        f"SELECT CAST(to_jsonb(t) - CAST(:left_out AS text[]) AS text) FROM {table.name} t WHERE {table.where}"  # noqa: S608
-    )
+    return f"SELECT CAST(to_jsonb(t) - CAST(:left_out AS text[]) AS text) FROM {table.name} t WHERE {table.where}"  # noqa: S608
 
 
 def _probing(table: str, types: Mapping[str, str]) -> str:
     counts = ", ".join(
-        "count(*) FILTER (WHERE {})".format(_FOUND_BY_TYPE[type_].format(column=_quoted(column)))
+        f"count(*) FILTER (WHERE {_FOUND_BY_TYPE[type_].format(column=_quoted(column))})"
         for column, type_ in types.items()
     )
     return f"SELECT {counts} FROM {_quoted(table)}"  # noqa: S608

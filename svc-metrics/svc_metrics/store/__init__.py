@@ -5,5 +5,6 @@ from svc_metrics.store.clickhouse import ClickHouse, Embedded, Limits, Server
 from svc_metrics.store.events import EventStore
 from svc_metrics.store.figures import FigureStore
 from svc_metrics.store.people import PeopleStore
+from svc_metrics.store.personal import PersonalColumns
 
-__all__ = ["ClickHouse", "Embedded", "EventStore", "FigureStore", "Limits", "PeopleStore", "Server"]
+__all__ = ["ClickHouse", "Embedded", "EventStore", "FigureStore", "Limits", "PeopleStore", "PersonalColumns", "Server"]

@@ -168,6 +168,20 @@ class ClickHouse:
         settings = {"insert_deduplication_token": token} if token else {}
         await self._in(self._writing, lambda: self._write(table, columns, settings))
 
+    async def command(self, sql: str, **parameters: Any) -> None:
+        """Change rows that are there, and return when every part on the disk is changed."""
+        self._require_open()
+        await self._in(self._writing, lambda: self._change(sql, parameters))
+
+    def _change(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        try:
+            self._writer().command(sql, parameters=dict(parameters), settings={"mutations_sync": 2})
+        except Exception as error:
+            self._drop_own_session()
+            if meaning := _meaning_of_write(error):
+                raise meaning from error
+            raise
+
     def _prepare(self) -> None:
         with_no_database = self._connect(None, {})
         with_no_database.command(f"CREATE DATABASE IF NOT EXISTS {self._database}")

@@ -69,6 +69,11 @@ class PeopleStore:
             self._written.clear()
         self._written.update((m.fragment_id, m) for m in fresh)
 
+    def forget(self, fragment_ids: Iterable[UUID]) -> None:
+        """Let go of what this process remembers of fragments."""
+        for fragment_id in fragment_ids:
+            self._written.pop(FragmentId(fragment_id), None)
+
     async def profile_of(self, fragment_id: FragmentId) -> ProfileId | None:
         """Return the profile that a fragment belongs to, None when nobody has spoken of it."""
         if not (await self._clickhouse.rows(_KNOWS, fragment_id=fragment_id))[0][0]:

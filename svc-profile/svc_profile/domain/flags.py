@@ -13,3 +13,5 @@ RESTRICTED = 4
 """The customer has restricted processing, or objected to it."""
 REBUILT = 8
 """What was learnt lies under another fragment, because it had to be derived anew."""
+SUPPRESSED = 16
+"""The customer is being erased, or was and the identifier is new again: nothing is learnt under it."""

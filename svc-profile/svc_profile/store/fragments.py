@@ -13,7 +13,9 @@ from chassis.database import Transaction
 from sqlalchemy import Row
 
 from svc_profile.domain.events import FragmentKey, Name
+from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.fragments import Fragment, Trait
+from svc_profile.store.suppressions import SuppressionStore
 
 # Merging in Python costs half of what merging jsonb in SQL costs: 7 µs and 17 µs of PostgreSQL per fragment.
 # Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
@@ -138,10 +140,11 @@ class FragmentStore:
         keys = sorted(learnt)
         rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
         known = {row[0].bytes: row for row in rows}
+        new = {key: learnt[key] for key in keys if key not in known}
         surprising = {key: row[3] for key, row in known.items() if row[3] != flags.get(key, 0)}
+        surprising |= await self._suppressed(new, flags)
         if surprising:
             raise FlaggedError(surprising)
-        new = {key: learnt[key] for key in keys if key not in known}
         # Before anything is added up: what is learnt must still be whole when the race is lost.
         await self._insert(list(new.values()))
         earlier = frozenset(key for key, row in known.items() if learnt[key].first_seen_us < row[1])
@@ -150,6 +153,13 @@ class FragmentStore:
                 learnt[key].take_counts(_decode_counts(row[2]))
         await self._update([learnt[key] for key in known])
         return Folded(new, earlier)
+
+    async def _suppressed(
+        self, new: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]
+    ) -> dict[FragmentKey, int]:
+        """Only what is new can be an erased customer's, because nothing of one is left."""
+        suppressed = await SuppressionStore(self._tx).suppressed(new)
+        return {key: SUPPRESSED for key in suppressed if not flags.get(key, 0) & SUPPRESSED}
 
     async def _insert(self, fragments: Sequence[Fragment]) -> None:
         if not fragments:

@@ -19,6 +19,7 @@ from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.relinking import relink
+from svc_profile.usecases.suppressing import part_suppressed, reject_suppressed
 
 _FORGET_AT_ONCE = 20_000
 
@@ -88,14 +89,17 @@ async def _learn(
     """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
     flags: dict[FragmentKey, int] = {}
     while True:
-        diversion = await divert(tx, events, flags) if flags else Diversion(events)
+        allowed, suppressed = part_suppressed(events, flags)
+        diversion = await divert(tx, allowed, flags) if flags else Diversion(allowed)
         try:
             folded = await FragmentStore(tx).fold(learn(diversion.events), flags)
             break
         except FlaggedError as error:
             flags |= error.flags
     await _find_links(tx, diversion.events, folded, types)
-    return set(diversion.dropped), {e.key: e.owner.fragment for e in diversion.events if e.diverted is not None}
+    await reject_suppressed(tx, suppressed)
+    dropped = {*diversion.dropped, *(event.key for event in suppressed)}
+    return dropped, {e.key: e.owner.fragment for e in diversion.events if e.diverted is not None}
 
 
 async def _find_links(tx: Transaction, events: Sequence[Event], folded: Folded, types: IdentifierTypes) -> None:

@@ -68,6 +68,14 @@ class Model:
         while len(self._histories) > self._most_fragments:
             yield from self._halve()
 
+    def forget(self, fragment_ids: Iterable[FragmentKey]) -> Iterator[None]:
+        """Let go of fragments, and learn anew from what their customers still have, a step at a time."""
+        known = [fragment_id for fragment_id in fragment_ids if fragment_id in self._histories]
+        customers = {self._histories.customer_of(fragment_id) for fragment_id in known}
+        for fragment_id in known:
+            self._histories.forget(fragment_id)
+        yield from self._reread(customers)
+
     def _sampled(self, changes: Changes) -> Changes:
         kept = np.flatnonzero([self.learns_from(fragment_id) for fragment_id in changes.fragment_ids]).tolist()
         return Changes(

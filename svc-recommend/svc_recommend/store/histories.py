@@ -17,7 +17,7 @@ _TAKE = """
 DELETE FROM history_changes WHERE change_id = ANY (ARRAY(
     SELECT change_id FROM history_changes ORDER BY change_id LIMIT :most
 ))
-RETURNING change_id, fragment_ids, item_ids, weights, last_times_us, moved_fragment_ids
+RETURNING change_id, fragment_ids, item_ids, weights, last_times_us, moved_fragment_ids, forgotten_fragment_ids
 """
 
 # Who has refused personalisation is read with histories that weigh nothing.
@@ -37,6 +37,8 @@ class Taken:
     changes: Changes
     moved: frozenset[FragmentKey]
     """Fragments that belong to another customer now."""
+    forgotten: frozenset[FragmentKey]
+    """Fragments whose histories are no more."""
     row_count: int
 
 
@@ -58,7 +60,8 @@ class HistoryStore:
         """Take the oldest noted changes away."""
         rows = sorted(await self._tx.rows(_TAKE, most=most), key=lambda row: row.change_id)
         moved = frozenset(fragment_id.bytes for row in rows for fragment_id in row.moved_fragment_ids)
-        return Taken(_joined(rows), moved, len(rows))
+        forgotten = frozenset(fragment_id.bytes for row in rows for fragment_id in row.forgotten_fragment_ids)
+        return Taken(_joined(rows), moved, forgotten, len(rows))
 
     async def forget_changes(self) -> None:
         """Take all noted changes away, because everything is going to be read."""

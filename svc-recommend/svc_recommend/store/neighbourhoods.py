@@ -26,6 +26,12 @@ SELECT item_id, popularity, CAST(neighbours AS text) AS neighbours, revision FRO
 WHERE (revision, item_id) > (:revision, :item_id) ORDER BY revision, item_id LIMIT :most
 """
 
+# An item that nobody deals with any more is in no history, so nobody would find its neighbourhood due.
+_EMPTY_ORPHANS = """
+UPDATE neighbourhoods AS n SET popularity = NULL, neighbours = '[[], [], []]', revision = :revision
+WHERE popularity IS NOT NULL AND NOT EXISTS (SELECT FROM interactions i WHERE i.item_id = n.item_id)
+"""
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(tuple[list[ItemId], list[float], list[int]]).decode
 """Ids, similarities, counts: as columns they are read without an object for each neighbour."""
@@ -59,6 +65,10 @@ class NeighbourhoodStore:
             ],
             revision=await next_revision(self._tx, "neighbourhoods"),
         )
+
+    async def empty_orphans(self) -> None:
+        """Let items that nobody deals with any more have no neighbours."""
+        await self._tx.execute(_EMPTY_ORPHANS, revision=await next_revision(self._tx, "neighbourhoods"))
 
     async def changed(self, since: Position, most: int) -> ChangedNeighbourhoods:
         """Return what was written after a position, oldest change first."""

@@ -88,6 +88,8 @@ class Refresher:
             after = page.fragment_ids[-1]
             await self._learn(model, page, frozenset(page.fragment_ids))
         await _in_steps(model.settle())
+        async with self._database.transaction() as tx:
+            await NeighbourhoodStore(tx).empty_orphans()
         return model
 
     async def _take_over(self, model: Model, taken: Taken) -> None:
@@ -99,6 +101,7 @@ class Refresher:
             async with self._database.snapshot() as tx:
                 histories = await HistoryStore(tx).whole(joined)
             await _in_steps(model.put(histories))
+        await _in_steps(model.forget(sorted(taken.forgotten)))
 
     async def _learn(self, model: Model, changes: Changes, unplaced: Set[FragmentKey]) -> None:
         if unplaced:

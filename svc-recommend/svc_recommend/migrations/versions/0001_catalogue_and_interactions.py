@@ -63,7 +63,8 @@ def upgrade() -> None:
             item_ids text[] NOT NULL,
             weights bigint[] NOT NULL,
             last_times_us bigint[] NOT NULL,
-            moved_fragment_ids uuid[] NOT NULL
+            moved_fragment_ids uuid[] NOT NULL DEFAULT '{}',
+            forgotten_fragment_ids uuid[] NOT NULL DEFAULT '{}'
         )
         """
     )
