@@ -23,7 +23,7 @@ class Suppression:
 def suppression_id(fragment: FragmentKey) -> bytes:
     """Hash an identifier for the list of suppressions.
 
-    A fragment's id is the hash of the identifier under the platform's secret key, so this is one too; being personalised
-    (BLAKE2, RFC 7693), it cannot be compared with fragment ids that stand elsewhere, such as in an old backup.
+    A fragment's id is the hash of the identifier under the platform's secret key, so this is one too; being
+    personalised (BLAKE2, RFC 7693), it equals no fragment id that stands elsewhere, such as in an old backup.
     """
     return blake2b(fragment, digest_size=16, person=_PURPOSE).digest()
