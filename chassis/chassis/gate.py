@@ -53,7 +53,7 @@ class Gate:
 
     @cached_property
     def _key(self) -> IdentityKey:
-        return IdentityKey(self._settings.identity_key_bytes())
+        return self._settings.identity()
 
 
 def _trace_id() -> str:
