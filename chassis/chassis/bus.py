@@ -158,6 +158,14 @@ class Bus:
         if info.state.bytes >= self._settings.stream_max_bytes:
             raise Unavailable("the events stream is full")
 
+    async def events_fill(self) -> float:
+        """Return which share of the events stream is used; raises `Unavailable`."""
+        try:
+            info = await self.jetstream.stream_info(self.stream(EVENTS))
+        except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
+            raise Unavailable("JetStream does not answer") from error
+        return info.state.bytes / self._settings.stream_max_bytes
+
     async def ensure_streams(self) -> None:
         """Create or update the three streams."""
         # DiscardPolicy.NEW: a full stream refuses (503 at the gateway) instead of forgetting what nobody read yet.

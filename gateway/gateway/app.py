@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from gateway import docs, health, telemetry
 from gateway.access import Gatekeeper
 from gateway.browser.endpoint import BrowserScriptEndpoint
+from gateway.files.downloads import DownloadEndpoint
+from gateway.files.uploads import UploadEndpoint
 from gateway.front import Front
 from gateway.ingest.browser import BrowserSettingsEndpoint
 from gateway.ingest.endpoint import IngestEndpoint
@@ -54,6 +56,8 @@ def build(settings: Settings) -> Front:
         IngestEndpoint(gatekeeper, limiter, journal, shards=settings.event_shards, **limits),
         BrowserSettingsEndpoint(gatekeeper),
         BrowserScriptEndpoint(),
+        UploadEndpoint(known, services, gatekeeper, limiter),
+        DownloadEndpoint(known, services, gatekeeper, limiter),
         ContractEndpoint(known, services, gatekeeper, limiter, **limits),
     )
     return Front(endpoints, app)

@@ -11,26 +11,31 @@ from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
+from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_server
 
-from svc_profile.consumers import subscriptions
+from svc_profile.consumers import Collecting, subscriptions
 from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.identity import IdentityRpc
+from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
+from svc_profile.workers.importing import ImportWorker
 
 
 def build(settings: Settings) -> Service:
     """Put the service together; nothing is opened yet."""
     database = Database(settings)
+    bus = Bus(settings, "svc-profile")
     key = settings.identity()
+    namer = Namer(key)
     book = SchemaBook(database)
     return Service(
         settings=settings,
-        bus=Bus(settings, "svc-profile"),
+        bus=bus,
         database=database,
         migrations=Path(__file__).parent / "migrations",
         servicers=[
@@ -54,9 +59,17 @@ def build(settings: Settings) -> Service:
                 add_IngestServiceServicer_to_server,
                 IngestRpc(database, book),
             ),
+            Servicer(
+                "dangol.profile.v1.ImportService",
+                add_ImportServiceServicer_to_server,
+                ImportRpc(database),
+            ),
         ],
-        subscriptions=subscriptions(Namer(key), book, settings.batch_messages),
+        subscriptions=subscriptions(namer, book, settings.batch_messages),
         jobs=jobs(database, settings),
-        workers=[Worker("event-schemas", book.run)],
+        workers=[
+            Worker("event-schemas", book.run),
+            Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
+        ],
         resources=[book],
     )

@@ -35,6 +35,10 @@ class Collecting:
 
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
+        await self.learn(tx, deliveries)
+
+    async def learn(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> int:
+        """Do the same for whoever else brings collected messages, and say how many events were kept."""
         judges = self._book.judges if self._book else {}
         batches = [read_batch(each.message_id, each.message, self._namer, judges) for each in deliveries]
         collected = await collect(tx, batches, self._namer.types)
@@ -46,6 +50,7 @@ class Collecting:
                     resolved.SerializeToString(),
                     f"resolved:{delivery.message_id}",
                 )
+        return sum(map(len, collected.kept))
 
 
 async def on_rejected(tx: Transaction, batches: Sequence[RejectedEventBatch]) -> None:

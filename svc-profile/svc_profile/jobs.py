@@ -9,6 +9,7 @@ from chassis.jobs import Job
 from chassis import clock
 from svc_profile.settings import Settings
 from svc_profile.usecases.collecting import forget_keys
+from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
 
 
@@ -34,6 +35,13 @@ class Forgetting:
             async with self._database.transaction() as tx:
                 more = await forget_rejected(tx, before)
 
+    async def forget_imports(self) -> None:
+        """End uploads that were abandoned, and forget imports that are past their time."""
+        now_us = clock.to_us(clock.now())
+        days = self._settings.upload_days, self._settings.transfer_days
+        async with self._database.transaction() as tx:
+            await forget_imports(tx, now_us=now_us, upload_days=days[0], kept_days=days[1])
+
 
 def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
     """Return the jobs of the service."""
@@ -41,4 +49,5 @@ def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
     return (
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
+        Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
     )

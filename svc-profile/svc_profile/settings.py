@@ -20,3 +20,9 @@ class Settings(ServiceSettings):
     """Days for which a repeated event is recognised; longer than the 7 days for which the stream can bring it back."""
     rejected_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_REJECTED_DAYS")
     """Days for which rejected events are kept."""
+    lease_seconds: float = Field(15, gt=0, validation_alias="DANGOL_PROFILE_LEASE_SECONDS")
+    """Time after which an import or export whose process died goes on in another."""
+    upload_days: int = Field(7, ge=1, validation_alias="DANGOL_PROFILE_UPLOAD_DAYS")
+    """Days after which an import whose file never became complete is ended."""
+    transfer_days: int = Field(90, ge=1, validation_alias="DANGOL_PROFILE_TRANSFER_DAYS")
+    """Days for which imports and exports that have ended are listed, with their rejected rows."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gateway.openapi import ingest, operations
+from gateway.openapi import files, ingest, operations
 from gateway.openapi.schemas import Schema, Schemas
 from gateway.transcode.contract import Contract
 
@@ -63,6 +63,7 @@ def build(contract: Contract) -> dict[str, Any]:
     packages = dict.fromkeys(method.package for method in contract.methods)
     tags = [{"name": package, "description": contract.comments.get(f"dangol.{package}.v1", "")} for package in packages]
     events = {"name": ingest.TAG, "description": "Events in, as the clients of Segment and RudderStack send them."}
+    file_tag = {"name": files.TAG, "description": "Files in and out, of any length."}
     components = {"Problem": _PROBLEM, "Violation": _VIOLATION, **ingest.schemas(), **schemas.components}
     return {
         "openapi": "3.1.0",
@@ -73,8 +74,8 @@ def build(contract: Contract) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [events, *tags],
-        "paths": {**ingest.paths(), **contract_paths},
+        "tags": [events, file_tag, *tags],
+        "paths": {**ingest.paths(), **files.paths(), **contract_paths},
         "components": {"schemas": dict(sorted(components.items())), "securitySchemes": _SECURITY_SCHEMES},
     }
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports, exports and webhooks."""
 
+from alembic import op
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -9,7 +11,68 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    _imports()
+
+
+def _imports() -> None:
+    op.execute(
+        """
+        CREATE TABLE import_jobs (
+            import_id text PRIMARY KEY,
+            request_id text UNIQUE,
+            kind smallint NOT NULL,
+            format smallint NOT NULL,
+            gzip boolean NOT NULL,
+            source text NOT NULL,
+            mapping bytea NOT NULL,
+            state smallint NOT NULL,
+            batch_rows integer NOT NULL,
+            create_time_us bigint NOT NULL,
+            end_time_us bigint,
+            file_key text NOT NULL DEFAULT '',
+            received_bytes bigint NOT NULL DEFAULT 0,
+            read_bytes bigint NOT NULL DEFAULT 0,
+            next_offset bigint NOT NULL DEFAULT 0,
+            read_rows bigint NOT NULL DEFAULT 0,
+            taken_events bigint NOT NULL DEFAULT 0,
+            repeated_events bigint NOT NULL DEFAULT 0,
+            rejected_rows bigint NOT NULL DEFAULT 0,
+            working_us bigint NOT NULL DEFAULT 0,
+            attempts integer NOT NULL DEFAULT 0,
+            failure text NOT NULL DEFAULT '',
+            lease_holder text NOT NULL DEFAULT '',
+            lease_until timestamptz NOT NULL DEFAULT '-infinity'
+        )
+        """
+    )
+    op.execute("CREATE INDEX import_jobs_running ON import_jobs (create_time_us) WHERE state = 2")
+    op.execute(
+        """
+        CREATE TABLE import_chunks (
+            import_id text NOT NULL REFERENCES import_jobs ON DELETE CASCADE,
+            first_byte bigint NOT NULL,
+            data bytea NOT NULL,
+            PRIMARY KEY (import_id, first_byte)
+        )
+        """
+    )
+    # Most files are compressed already, and pieces are read as a whole.
+    op.execute("ALTER TABLE import_chunks ALTER COLUMN data SET STORAGE EXTERNAL")
+    op.execute(
+        """
+        CREATE TABLE import_rejects (
+            import_id text NOT NULL REFERENCES import_jobs ON DELETE CASCADE,
+            row_number bigint NOT NULL,
+            position integer NOT NULL,
+            field text NOT NULL,
+            rule text NOT NULL,
+            body text NOT NULL,
+            PRIMARY KEY (import_id, row_number, position)
+        )
+        """
+    )
 
 
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP TABLE import_rejects, import_chunks, import_jobs")

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the rows of a file to events, by the rules of the gateway, in batches that are the same each time."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+from zlib import crc32
+
+import msgspec
+from chassis.identity import MAX_VALUE_LENGTH
+from chassis.incoming import repair
+from chassis.incoming.names import usable_id
+from chassis.incoming.times import DAY_US, NOT_GIVEN
+from dangol.events.v1 import events_pb2
+from dangol.profile.v1 import transfer_pb2 as pb
+
+from svc_profile.domain.columns import Column, FileMapping, Row, RowReader, RowRejected
+from svc_profile.domain.imports import ImportJob, RejectedRow
+from svc_profile.wire.archives import read_rudderstack, read_segment
+from svc_profile.wire.files import CsvRows, LineRows, ParquetRows, Problem, readable
+
+MAX_EVENT_BYTES = 32 * 1024
+MAX_DEPTH = 24
+MESSAGE_EVENTS = 500
+_MESSAGE_BYTES = 700 * 1024
+_MAX_NAME_LENGTH = 255
+_MAX_MESSAGE_ID_LENGTH = 100
+_BODY_LENGTH = 1_000
+_RULE_LENGTH = 300
+
+_TYPES: Mapping[str, events_pb2.EventType.ValueType] = {
+    "identify": events_pb2.EVENT_TYPE_IDENTIFY,
+    "track": events_pb2.EVENT_TYPE_TRACK,
+    "page": events_pb2.EVENT_TYPE_PAGE,
+    "screen": events_pb2.EVENT_TYPE_SCREEN,
+    "group": events_pb2.EVENT_TYPE_GROUP,
+    "alias": events_pb2.EVENT_TYPE_ALIAS,
+}
+_IDENTIFY, _TRACK = events_pb2.EVENT_TYPE_IDENTIFY, events_pb2.EVENT_TYPE_TRACK
+_GROUP, _ALIAS = events_pb2.EVENT_TYPE_GROUP, events_pb2.EVENT_TYPE_ALIAS
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Object(dict[str, Any]):
+    """A row that is an object: what it does not have is None."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows of one batch."""
+
+    first_row: int
+    """Number of its first row, from 0."""
+    read_rows: int
+    events: list[events_pb2.Event]
+    rejected: list[RejectedRow]
+    next_offset: int
+    read_bytes: int
+
+
+class _Rows(Protocol):
+    columns: list[str] | None
+
+    @property
+    def offset(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def read_bytes(self, file: BinaryIO) -> int: ...
+    def body(self, values: Any) -> str: ...
+
+
+Translate = Callable[[Any, int], Iterator[events_pb2.Event | RowRejected]]
+
+
+def slices(job: ImportJob, file: BinaryIO, inflated: BinaryIO, identifiers: Iterable[str]) -> Iterator[Slice]:
+    """Go through the rest of a file; raises `Invalid` where it cannot be read on.
+
+    `identifiers` are the traits that somebody can be known by.
+    """
+    with readable():
+        rows = _rows(job, inflated)
+        translator = _Translator(job, rows.columns, frozenset(identifiers))
+        yield from _cut(job, rows, translator.of_format(), file)
+
+
+def _rows(job: ImportJob, file: BinaryIO) -> Any:
+    mapping, offset = read_mapping(job.plan.mapping), job.progress.next_offset
+    encoding = mapping.encoding or "utf-8"
+    if job.plan.format == pb.IMPORT_FORMAT_CSV:
+        return CsvRows(file, offset, delimiter=mapping.delimiter or ",", encoding=encoding, header=mapping.header)
+    if job.plan.format == pb.IMPORT_FORMAT_PARQUET:
+        return ParquetRows(file, offset, job.progress.received_bytes)
+    return LineRows(file, offset, encoding=encoding)
+
+
+def _cut(job: ImportJob, rows: _Rows, translate: Translate, file: BinaryIO) -> Iterator[Slice]:
+    number = first = job.progress.read_rows
+    events: list[events_pb2.Event] = []
+    rejected: list[RejectedRow] = []
+    for values in rows:
+        number += 1
+        try:
+            if isinstance(values, Problem):
+                raise RowRejected("row", values.rule)
+            for made in translate(values, number):
+                if isinstance(made, RowRejected):
+                    rejected.append(_rejected(number, made, rows.body(values)))
+                else:
+                    events.append(made)
+        except RowRejected as rejection:
+            body = values.body if isinstance(values, Problem) else rows.body(values)
+            rejected.append(_rejected(number, rejection, body))
+        if number - first == job.batch_rows:
+            yield Slice(first, number - first, events, rejected, rows.offset, rows.read_bytes(file))
+            first, events, rejected = number, [], []
+    if number > first:
+        yield Slice(first, number - first, events, rejected, rows.offset, rows.read_bytes(file))
+
+
+def _rejected(number: int, rejection: RowRejected, body: str) -> RejectedRow:
+    return RejectedRow(
+        row=number,
+        field=repair.clean_text(rejection.field),
+        rule=repair.clean_text(rejection.rule)[:_RULE_LENGTH],
+        body=repair.clean_text(body[:_BODY_LENGTH]),
+    )
+
+
+class _Translator:
+    """Makes events of rows."""
+
+    def __init__(self, job: ImportJob, columns: Sequence[str] | None, identifiers: frozenset[str]) -> None:
+        self._job = job
+        self._identifiers = identifiers
+        self._received_us = job.create_time_us
+        self._latest_us = job.create_time_us + DAY_US
+        self._is_customers = job.plan.kind == pb.IMPORT_KIND_CUSTOMERS
+        self._default = _IDENTIFY if self._is_customers else _TRACK
+        self._reader = RowReader(read_mapping(job.plan.mapping), columns)
+
+    def of_format(self) -> Translate:
+        """Return the translation of one row of the import's format."""
+        if self._job.plan.format == pb.IMPORT_FORMAT_SEGMENT_ARCHIVE:
+            return lambda line, number: self._archived(read_segment(line), number)
+        if self._job.plan.format == pb.IMPORT_FORMAT_RUDDERSTACK_ARCHIVE:
+            return lambda line, number: self._archived(read_rudderstack(line), number)
+        return self._object if self._job.plan.format == pb.IMPORT_FORMAT_NDJSON else self._mapped
+
+    def _mapped(self, values: Any, number: int) -> Iterator[events_pb2.Event]:
+        yield self._event(self._reader.read(values), number, self._received_us)
+
+    def _object(self, line: bytes, number: int) -> Iterator[events_pb2.Event]:
+        try:
+            values = _Object(_decode(line))
+        except (ValueError, RecursionError) as error:
+            raise RowRejected("row", "must be a JSON object in UTF-8") from error
+        return self._mapped(values, number)
+
+    def _archived(self, messages: Iterator[tuple[Row, int]], number: int) -> Iterator[events_pb2.Event | RowRejected]:
+        """One line may hold a whole request, of which a bad event costs only itself."""
+        for position, (row, received_us) in enumerate(messages):
+            at = f"{number}.{position}" if position else number
+            try:
+                yield self._event(row, at, received_us or self._received_us)
+            except RowRejected as rejection:
+                yield rejection
+
+    def _event(self, row: Row, number: int | str, received_us: int) -> events_pb2.Event:
+        kind = _TYPES.get(row.type.lower()) if row.type else self._default
+        if not kind:
+            raise RowRejected("type", "must be identify, track, page, screen, group or alias")
+        user_id, anonymous_id = usable_id(row.user_id), usable_id(row.anonymous_id)
+        if not (user_id or anonymous_id or (kind == _IDENTIFY and self._is_known_by_traits(row))):
+            raise RowRejected("user_id, anonymous_id", "one of them must tell who the customer is")
+        event = events_pb2.Event(
+            message_id=row.message_id or f"{self._job.file_key}-{number}",
+            type=kind,
+            source=self._job.plan.source,
+            user_id=user_id,
+            anonymous_id=anonymous_id,
+            name=_text(row.name),
+            category=_text(row.category),
+            time_us=self._time(row.time),
+            received_time_us=received_us,
+            original_time_us=row.time,
+        )
+        if row.properties:
+            event.properties = _object_of(row.properties, "properties")
+        if row.traits:
+            event.traits = _object_of(row.traits, "traits")
+        if row.context:
+            event.context = _object_of(row.context, "context")
+        _check(event, row)
+        return event
+
+    def _is_known_by_traits(self, row: Row) -> bool:
+        return any(
+            usable_id(value) for name in self._identifiers if isinstance(value := row.traits.get(name), str | int)
+        )
+
+    def _time(self, time_us: int) -> int:
+        if time_us == NOT_GIVEN:
+            if self._is_customers:
+                return self._received_us
+            raise RowRejected("time", "is required")
+        if not 0 < time_us <= self._latest_us:
+            raise RowRejected("time", "must lie between 1970 and a day after the import was prepared")
+        return time_us
+
+
+def _check(event: events_pb2.Event, row: Row) -> None:
+    """Hold an event to what its kind needs, and to the limits of the gateway."""
+    if event.type == _TRACK and not event.name.strip():
+        raise RowRejected("name", "a track event needs the name of the event")
+    if event.type == _GROUP:
+        event.group_id = _needed(row.group_id, "group_id", "a group event needs the id of the group")
+    if event.type == _ALIAS:
+        _needed(event.user_id, "user_id", "an alias event needs the new id")
+        event.previous_id = _needed(row.previous_id, "previous_id", "an alias event needs the old id")
+    for field in ("user_id", "anonymous_id", "previous_id", "group_id"):
+        if len(getattr(event, field)) > MAX_VALUE_LENGTH:
+            raise RowRejected(field, f"must have at most {MAX_VALUE_LENGTH} characters")
+    for field in ("name", "category"):
+        if len(getattr(event, field)) > _MAX_NAME_LENGTH:
+            raise RowRejected(field, f"must have at most {_MAX_NAME_LENGTH} characters")
+    if len(event.message_id) > _MAX_MESSAGE_ID_LENGTH:
+        raise RowRejected("message_id", f"must have at most {_MAX_MESSAGE_ID_LENGTH} characters")
+    if event.ByteSize() > MAX_EVENT_BYTES:
+        raise RowRejected("row", f"makes an event of more than {MAX_EVENT_BYTES} bytes")
+
+
+def _needed(value: str, field: str, rule: str) -> str:
+    text = usable_id(value)
+    if not text:
+        raise RowRejected(field, rule)
+    return text
+
+
+def _text(text: str) -> str:
+    return repair.clean_text(text) if "\x00" in text else text
+
+
+def _object_of(values: dict[str, Any], field: str) -> bytes:
+    """Return JSON that every store can hold; raises `RowRejected`."""
+    try:
+        text = _encode(values)
+        if b"\\u0000" in text:
+            text = repair.repair(text)
+        repair.is_storable_object(text, MAX_DEPTH)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RowRejected(field, str(error) or "cannot be kept") from error
+    return text
+
+
+def messages_of(job: ImportJob, piece: Slice, shards: int) -> Iterator[tuple[str, str, events_pb2.EventBatch]]:
+    """Pack the events of a batch as the gateway does: subject, message id, message. The same each time."""
+
+    by_shard: dict[int, list[events_pb2.Event]] = {}
+    for event in piece.events:
+        shard = crc32((event.user_id or event.anonymous_id).encode()) % shards
+        by_shard.setdefault(shard, []).append(event)
+    for shard, events in sorted(by_shard.items()):
+        for number, packed in enumerate(_packed(events)):
+            name = f"{job.plan.import_id}:{piece.first_row}:{shard}:{number}"
+            yield f"events.collected.{shard}", name, packed
+
+
+def _packed(events: Iterable[events_pb2.Event]) -> Iterator[events_pb2.EventBatch]:
+    held: list[events_pb2.Event] = []
+    size = 0
+    for event in events:
+        more = event.ByteSize()
+        if held and (len(held) == MESSAGE_EVENTS or size + more > _MESSAGE_BYTES):
+            yield events_pb2.EventBatch(events=held)
+            held, size = [], 0
+        held.append(event)
+        size += more
+    if held:
+        yield events_pb2.EventBatch(events=held)
+
+
+def read_mapping(data: bytes) -> FileMapping:
+    """Read a mapping that is kept."""
+    return mapping_from_proto(pb.ImportMapping.FromString(data))
+
+
+def mapping_from_proto(mapping: pb.ImportMapping) -> FileMapping:
+    """Read a mapping of the contract."""
+    return FileMapping(
+        columns=tuple(Column(c.column, c.field, c.type, c.empty_is_null) for c in mapping.columns),
+        constants=tuple((constant.field, constant.value) for constant in mapping.constants),
+        other_columns=mapping.other_columns,
+        time_zone=mapping.time_zone,
+        time_format=mapping.time_format,
+        delimiter=mapping.delimiter,
+        encoding=mapping.encoding,
+        header=tuple(mapping.header),
+    )

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the files of imports: parse in a thread while PostgreSQL works on the batches before, remember what is done.
+
+A batch is learnt from in one transaction, its resolved events are published, and then it is remembered as done. What a
+crash leaves between these steps is done again with the same message ids, so nothing is lost and nothing counts twice.
+"""
+
+import asyncio
+import gzip
+import io
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import BinaryIO, cast
+
+from chassis.bus import Bus, Outgoing
+from chassis.clock import now, to_us
+from chassis.database import Database, Transaction, lost_connection
+from chassis.errors import Invalid
+from chassis.ids import new_ulid
+from chassis.streams import Delivery
+from dangol.events.v1.events_pb2 import EventBatch
+
+from svc_profile.domain.events import Namer
+from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress
+from svc_profile.settings import Settings
+from svc_profile.store.imports import ImportStore
+from svc_profile.usecases import importing
+from svc_profile.wire.importing import Slice, messages_of, slices
+from svc_profile.workers.chunks import ChunkFile, ForgottenError
+
+log = logging.getLogger(__name__)
+
+Learn = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[int]]
+"""The consumer's own way of learning from collected messages; says how many events were new."""
+
+_IN_FLIGHT = 2
+_BUFFER_BYTES = 2**18
+_IDLE_S = 1.0
+_RETRY_S = 0.5
+_FULL_SHARE = 0.5
+"""Share of the events stream above which imports wait, so that they never take the room of what happens now."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one batch came to, before it is remembered."""
+
+    piece: Slice
+    taken: int
+    outgoing: list[Outgoing]
+
+
+class StoppedError(Exception):
+    """The import was stopped, or somebody else has it."""
+
+
+class ImportWorker:
+    """Works on one import at a time."""
+
+    def __init__(self, database: Database, bus: Bus, learn: Learn, settings: Settings, namer: Namer) -> None:
+        self._database = database
+        self._bus = bus
+        self._learn = learn
+        self._identifiers = tuple(namer.types.traits)
+        self._shards = settings.event_shards
+        self._lease_s = settings.lease_seconds
+        self._holder = f"{os.getpid()}-{new_ulid()}"
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work on imports until the service stops."""
+        while not stopping.is_set():
+            try:
+                worked = await self._turn(stopping)
+            except Exception as error:
+                if not lost_connection(error):
+                    raise
+                log.warning("imports wait for an engine: %s", type(error).__name__)
+                worked = False
+            if not worked:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), _IDLE_S)
+
+    async def _turn(self, stopping: asyncio.Event) -> bool:
+        async with self._database.transaction() as tx:
+            claimed = await ImportStore(tx).claim(self._holder, self._lease_s)
+        if claimed is None:
+            return False
+        attempts, job = claimed
+        try:
+            await self._work(job, stopping, attempts)
+        finally:
+            async with self._database.transaction() as tx:
+                await ImportStore(tx).release(job.plan.import_id, self._holder)
+        return True
+
+    async def _work(self, job: ImportJob, stopping: asyncio.Event, attempts: int) -> None:
+        try:
+            await self._read(job, stopping)
+        except (StoppedError, ForgottenError):
+            log.info("import %s was stopped", job.plan.import_id)
+        except Invalid as error:
+            await self._fail(job, error.message)
+        except Exception as error:
+            if not lost_connection(error):
+                log.exception("import %s broke", job.plan.import_id)
+                if attempts >= MAX_ATTEMPTS:
+                    await self._fail(job, "internal error; the log says more")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _fail(self, job: ImportJob, why: str) -> None:
+        async with self._database.transaction() as tx:
+            await importing.fail(tx, job.plan.import_id, self._holder, self._lease_s, why=why, now_us=to_us(now()))
+
+    async def _read(self, job: ImportJob, stopping: asyncio.Event) -> None:
+        if not job.file_key:
+            job = await self._name(job)
+        reading = _Reading(slices(job, *self._open(job), self._identifiers))
+        learning: deque[asyncio.Task[_Batch]] = deque()
+        marked = time.perf_counter()
+        try:
+            while not stopping.is_set() and (piece := await reading.next()):
+                await self._wait_for_room(job, stopping)
+                learning.append(asyncio.create_task(self._take(job, piece)))
+                if len(learning) >= _IN_FLIGHT:
+                    marked = await self._finish(job, await learning.popleft(), marked)
+            while learning:
+                marked = await self._finish(job, await learning.popleft(), marked)
+        finally:
+            for task in learning:
+                task.cancel()
+            await asyncio.gather(*learning, return_exceptions=True)
+            await reading.close()
+        if not stopping.is_set():
+            async with self._database.transaction() as tx:
+                await importing.complete(tx, job.plan.import_id, self._holder, self._lease_s, now_us=to_us(now()))
+
+    def _open(self, job: ImportJob) -> tuple[BinaryIO, BinaryIO]:
+        """Return the file as it was sent, and as it is read."""
+
+        async def fetch(offset: int) -> tuple[int, bytes] | None:
+            async with self._database.snapshot() as tx:
+                return await ImportStore(tx).chunk(job.plan.import_id, offset)
+
+        file = ChunkFile(fetch, job.progress.received_bytes, asyncio.get_running_loop())
+        buffered = cast(BinaryIO, io.BufferedReader(file, _BUFFER_BYTES))
+        return buffered, cast(BinaryIO, gzip.GzipFile(fileobj=buffered)) if job.plan.gzip else buffered
+
+    async def _name(self, job: ImportJob) -> ImportJob:
+        """Read the file once to name it."""
+        digest = blake2b()
+        offset = 0
+        while offset < job.progress.received_bytes:
+            async with self._database.snapshot() as tx:
+                store = ImportStore(tx)
+                found = await store.chunk(job.plan.import_id, offset)
+                if found is None or not await store.prolong(job.plan.import_id, self._holder, self._lease_s):
+                    raise StoppedError
+            digest.update(found[1])
+            offset += len(found[1])
+        async with self._database.transaction() as tx:
+            return await importing.name_file(tx, job, self._holder, digest.digest())
+
+    async def _take(self, job: ImportJob, piece: Slice) -> _Batch:
+        deliveries = [
+            Delivery(message, message_id, subject, 0, 1)
+            for subject, message_id, message in messages_of(job, piece, self._shards)
+        ]
+        async with self._database.transaction() as tx:
+            taken = await importing.import_batch(
+                tx, job.plan.import_id, piece.rejected, lambda tx: self._learn(tx, deliveries)
+            )
+        return _Batch(piece, taken, tx.after_commit)
+
+    async def _finish(self, job: ImportJob, batch: _Batch, marked: float) -> float:
+        """Publish what a batch came to, and remember that it is done."""
+        await self._bus.publish_all(batch.outgoing)
+        moment = time.perf_counter()
+        piece = batch.piece
+        done = Progress(
+            read_bytes=piece.read_bytes,
+            next_offset=piece.next_offset,
+            read_rows=piece.first_row + piece.read_rows,
+            taken_events=batch.taken,
+            repeated_events=len(piece.events) - batch.taken,
+            working_us=int((moment - marked) * 1e6),
+        )
+        async with self._database.transaction() as tx:
+            rejected = len(piece.rejected)
+            if not await importing.advance(tx, job, self._holder, self._lease_s, done, rejected_rows=rejected):
+                raise StoppedError
+        return moment
+
+    async def _wait_for_room(self, job: ImportJob, stopping: asyncio.Event) -> None:
+        while await self._bus.events_fill() > _FULL_SHARE and not stopping.is_set():
+            async with self._database.transaction() as tx:
+                if not await ImportStore(tx).prolong(job.plan.import_id, self._holder, self._lease_s):
+                    raise StoppedError
+            await asyncio.sleep(_IDLE_S)
+
+
+class _Reading:
+    """The next batch is parsed in a thread while the one before is handled."""
+
+    def __init__(self, pieces: Iterator[Slice]) -> None:
+        self._pieces = pieces
+        self._ahead: asyncio.Task[Slice | None] | None = None
+
+    async def next(self) -> Slice | None:
+        """Return the next batch, None at the end."""
+        piece = await (self._ahead or self._start())
+        self._ahead = self._start() if piece is not None else None
+        return piece
+
+    async def close(self) -> None:
+        """Wait until the thread has let go of the file."""
+        if self._ahead is not None:
+            await asyncio.gather(self._ahead, return_exceptions=True)
+
+    def _start(self) -> "asyncio.Task[Slice | None]":
+        return asyncio.create_task(asyncio.to_thread(next, self._pieces, None))

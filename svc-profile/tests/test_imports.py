@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of customers and events, brought in through the service's real doors."""
+
+import asyncio
+import gzip
+import io
+import itertools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from chassis.testing import Engines, RunningService, running
+from dangol.events.v1.events_pb2 import EventBatch
+from dangol.profile.v1 import profile_pb2
+from dangol.profile.v1 import transfer_pb2 as pb
+from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
+from dangol.profile.v1.transfer_pb2_grpc import ImportServiceStub
+from svc_profile.app import build
+from svc_profile.settings import Settings
+
+numbers = itertools.count()
+
+ORDERS = pb.ImportMapping(
+    columns=[
+        pb.ImportColumn(column="customer", field="user_id"),
+        pb.ImportColumn(column="at", field="time"),
+        pb.ImportColumn(column="total", field="properties.revenue", type=pb.IMPORT_TYPE_NUMBER),
+        pb.ImportColumn(column="order", field="properties.order_id"),
+    ],
+    constants=[pb.ImportConstant(field="name", value="Order Completed")],
+    time_zone="Asia/Seoul",
+)
+CUSTOMERS = pb.ImportMapping(
+    columns=[
+        pb.ImportColumn(column="id", field="user_id"),
+        pb.ImportColumn(column="E-mail", field="traits.email"),
+        pb.ImportColumn(column="name", field="traits.name"),
+        pb.ImportColumn(column="age", field="traits.age", type=pb.IMPORT_TYPE_NUMBER),
+    ]
+)
+EVENTS, PEOPLE = pb.IMPORT_KIND_EVENTS, pb.IMPORT_KIND_CUSTOMERS
+
+
+@pytest.fixture(scope="module")
+async def service(engines: Engines) -> AsyncIterator[RunningService]:
+    async with running(build, Settings, engines, stream_max_bytes=2**28) as service:
+        yield service
+
+
+@pytest.fixture
+def tag() -> str:
+    """Keep the customers of one test apart from those of the others."""
+    return f"i{next(numbers)}"
+
+
+def stub(service: RunningService) -> Any:
+    return service.stub(ImportServiceStub)
+
+
+async def create(service: RunningService, kind: Any, format: Any, **fields: Any) -> str:
+    request = pb.CreateImportRequest(kind=kind, format=format, **{"source": "crm", **fields})
+    answer: pb.CreateImportResponse = await stub(service).CreateImport(request)
+    return answer.import_job.import_id
+
+
+async def upload(
+    service: RunningService, import_id: str, data: bytes, *, piece: int = 1000, start: bool = True
+) -> None:
+    for offset in range(0, len(data), piece):
+        request = pb.UploadImportChunkRequest(import_id=import_id, offset=offset, data=data[offset : offset + piece])
+        await stub(service).UploadImportChunk(request)
+    if start:
+        await stub(service).StartImport(pb.StartImportRequest(import_id=import_id, total_bytes=len(data)))
+
+
+async def job(service: RunningService, import_id: str) -> pb.ImportJob:
+    answer: pb.GetImportResponse = await stub(service).GetImport(pb.GetImportRequest(import_id=import_id))
+    return answer.import_job
+
+
+async def ended(service: RunningService, import_id: str) -> pb.ImportJob:
+    """Wait until an import is over."""
+    async with asyncio.timeout(60):
+        while (now := await job(service, import_id)).state in (pb.IMPORT_STATE_RUNNING, pb.IMPORT_STATE_UPLOADING):
+            await asyncio.sleep(0.05)
+    return now
+
+
+async def imported(service: RunningService, kind: Any, format: Any, data: bytes, **fields: Any) -> pb.ImportJob:
+    import_id = await create(service, kind, format, **fields)
+    await upload(service, import_id, data, piece=100_000)
+    return await ended(service, import_id)
+
+
+async def rejects(service: RunningService, import_id: str) -> list[tuple[int, str, str]]:
+    answer = await stub(service).ListImportRejects(pb.ListImportRejectsRequest(import_id=import_id))
+    return [(each.row, each.field, each.rule) for each in answer.rejects]
+
+
+async def profile(service: RunningService, reference: str) -> profile_pb2.Profile:
+    request = profile_pb2.GetProfileRequest(profile=reference)
+    answer: profile_pb2.GetProfileResponse = await service.stub(ProfileServiceStub).GetProfile(request)
+    return answer.profile
+
+
+def csv(*rows: str) -> bytes:
+    return ("\n".join(rows) + "\n").encode()
+
+
+async def test_customers_come_from_csv_with_a_mapping(service: RunningService, tag: str) -> None:
+    """A byte order mark, quotes, line breaks inside a value and empty cells are what spreadsheets write."""
+    rows = [
+        "id,E-mail,name,age,ignored",
+        f'u1-{tag},Kim.{tag}@Example.com,"김, 단골",34,x',
+        f'u2-{tag},,"two\nlines",,x',
+    ]
+    done = await imported(service, PEOPLE, pb.IMPORT_FORMAT_CSV, b"\xef\xbb\xbf" + csv(*rows), mapping=CUSTOMERS)
+    assert (done.state, done.read_rows, done.taken_events, done.rejected_rows) == (pb.IMPORT_STATE_COMPLETED, 2, 2, 0)
+    assert done.read_bytes == done.received_bytes > 0
+    kim = await profile(service, f"email:kim.{tag}@example.com")
+    assert (kim.traits["name"], kim.traits["age"]) == ("김, 단골", 34)
+    assert kim == await profile(service, f"user_id:u1-{tag}")
+    assert dict((await profile(service, f"user_id:u2-{tag}")).traits) == {"name": "two\nlines"}
+
+
+async def test_a_customer_without_ids_is_known_by_mail(service: RunningService, tag: str) -> None:
+    mapping = pb.ImportMapping(
+        columns=[pb.ImportColumn(column="mail", field="traits.email")],
+        other_columns=pb.IMPORT_OTHER_COLUMNS_TRAITS,
+        delimiter=";",
+    )
+    data = csv("mail;city", f"{tag}@example.com;Seoul", ";Busan")
+    done = await imported(service, PEOPLE, pb.IMPORT_FORMAT_CSV, data, mapping=mapping)
+    assert (await profile(service, f"email:{tag}@example.com")).traits["city"] == "Seoul"
+    assert [row for row, _, _ in await rejects(service, done.import_id)] == [2]
+
+
+async def test_broken_rows_cost_only_themselves(service: RunningService, tag: str) -> None:
+    """Each is listed with its number, its field and the rule."""
+    rows = [
+        "customer,at,total,order",
+        f"u-{tag},2024-01-01 10:00,100,o1",
+        f"u-{tag},yesterday,100,o2",
+        f"u-{tag},2024-01-01 10:00,a lot,o3",
+        ",2024-01-01 10:00,100,o4",
+        "null,2024-01-01 10:00,100,o5",
+        f"u-{tag},,100,o6",
+        f"u-{tag},1812-01-01,100,o7",
+        f"u-{tag},2024-01-01 10:00,100",
+        f"{'u' * 600},2024-01-01 10:00,100,o8",
+        f"u-{tag},2024-01-02T10:00:00+09:00,50.5,o9",
+    ]
+    data = csv(*rows[:5]) + b"u\xff,2024-01-01,1,o0\n" + csv(*rows[5:])
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_CSV, data, mapping=ORDERS)
+    assert (done.state, done.read_rows, done.taken_events, done.rejected_rows) == (pb.IMPORT_STATE_COMPLETED, 11, 2, 9)
+    assert await rejects(service, done.import_id) == [
+        (2, "time", "is no time that can be read"),
+        (3, "properties.revenue", "must be a number"),
+        (4, "user_id, anonymous_id", "one of them must tell who the customer is"),
+        (5, "row", "text must be utf-8"),
+        (6, "user_id, anonymous_id", "one of them must tell who the customer is"),
+        (7, "time", "is required"),
+        (8, "time", "must lie between 1970 and a day after the import was prepared"),
+        (9, "row", "has 3 values, the header has 4"),
+        (10, "user_id", "must have at most 512 characters"),
+    ]
+    known = await profile(service, f"user_id:u-{tag}")
+    assert dict(known.revenue) == {"KRW": 150.5}
+    assert known.first_seen_time.ToJsonString() == "2024-01-01T01:00:00Z"
+
+
+async def test_the_same_file_brings_nothing_twice(service: RunningService, tag: str) -> None:
+    """With another source, or another meaning of its columns, it is another file."""
+    data = csv("customer,at,total,order", *(f"u-{tag},2024-01-01,10,o{n}" for n in range(20)))
+    first = await imported(service, EVENTS, pb.IMPORT_FORMAT_CSV, data, mapping=ORDERS)
+    again = await imported(service, EVENTS, pb.IMPORT_FORMAT_CSV, data, mapping=ORDERS)
+    assert (first.taken_events, first.repeated_events) == (20, 0)
+    assert (again.taken_events, again.repeated_events) == (0, 20)
+    assert dict((await profile(service, f"user_id:u-{tag}")).revenue) == {"KRW": 200}
+    other = await imported(service, EVENTS, pb.IMPORT_FORMAT_CSV, data, mapping=ORDERS, source="till")
+    assert other.taken_events == 20
+
+
+async def test_ndjson_reaches_into_objects(service: RunningService, tag: str) -> None:
+    """Lines of JSON, gzipped; a line that is none costs only itself."""
+    mapping = pb.ImportMapping(
+        columns=[
+            pb.ImportColumn(column="who.id", field="user_id"),
+            pb.ImportColumn(column="at", field="time"),
+            pb.ImportColumn(column="what", field="name"),
+            pb.ImportColumn(column="id", field="message_id"),
+        ],
+        other_columns=pb.IMPORT_OTHER_COLUMNS_PROPERTIES,
+    )
+    lines = [
+        {"who": {"id": 17, "x": 1}, "at": 1_700_000_000, "what": f"Played {tag}", "id": f"m-{tag}", "song": {"n": [1]}},
+        {"who": {"id": 17}, "at": "2024-01-01T00:00:00Z", "what": f"Played {tag}", "id": f"m-{tag}"},
+        {"who": None, "at": "2024-01-01T00:00:00Z", "what": "x"},
+    ]
+    text = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n\n[1]\n{"
+    done = await imported(
+        service, EVENTS, pb.IMPORT_FORMAT_NDJSON, gzip.compress(text), gzip=True, mapping=mapping, source=tag
+    )
+    assert (done.read_rows, done.taken_events, done.repeated_events, done.rejected_rows) == (5, 1, 1, 3)
+    resolved = await service.sent(EventBatch, "events.resolved.*")
+    event = next(event for batch in resolved for event in batch.events if event.source == tag)
+    assert json.loads(event.properties) == {"song": {"n": [1]}}
+    assert event.user_id == "17"
+
+
+async def test_parquet_keeps_its_types(service: RunningService, tag: str) -> None:
+    count = 2_500
+    table = pa.table(
+        {
+            "customer": [f"u{n % 5}-{tag}" for n in range(count)],
+            "at": pa.array([1_700_000_000_000_000_000 + n for n in range(count)], pa.timestamp("ns")),
+            "total": pa.array([n / 2 for n in range(count)], pa.float64()),
+            "order": pa.array(list(range(count)), pa.int64()),
+        }
+    )
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=700)
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_PARQUET, file.getvalue(), mapping=ORDERS)
+    assert (done.state, done.read_rows, done.taken_events) == (pb.IMPORT_STATE_COMPLETED, count, count)
+    known = [await profile(service, f"user_id:u{n}-{tag}") for n in range(5)]
+    assert sum(each.revenue["KRW"] for each in known) == sum(n / 2 for n in range(count))
+
+
+async def test_an_archive_of_segment_needs_no_mapping(service: RunningService, tag: str) -> None:
+    """`timestamp` is what Segment corrected; what was received by Segment keeps its time."""
+    common = {"receivedAt": "2023-05-01T10:00:05.000Z", "sentAt": "2023-05-01T11:00:04Z", "channel": "client"}
+    messages = [
+        {
+            "type": "identify", "messageId": f"a-{tag}", "anonymousId": f"d-{tag}", "userId": f"u-{tag}",
+            "timestamp": "2023-05-01T10:00:01.000Z", "originalTimestamp": "2023-05-01T11:00:00.000Z",
+            "traits": {"plan": "gold"}, "context": {"traits": {"city": "Seoul"}}, **common,
+        },
+        {
+            "type": "track", "messageId": f"b-{tag}", "userId": f"u-{tag}", "event": "Order Completed",
+            "timestamp": "2023-05-01T10:00:02.000Z", "properties": {"revenue": 25, "currency": "USD"}, **common,
+        },
+        {"type": "page", "messageId": f"c-{tag}", "anonymousId": f"d-{tag}", "name": "Home", **common},
+        {"type": "track", "messageId": f"d-{tag}", "userId": f"u-{tag}", **common},
+    ]  # fmt: skip
+    data = gzip.compress(b"\n".join(json.dumps(message).encode() for message in messages))
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_SEGMENT_ARCHIVE, data, gzip=True)
+    assert (done.read_rows, done.taken_events, done.rejected_rows) == (4, 3, 1)
+    known = await profile(service, f"anonymous_id:d-{tag}")
+    assert dict(known.event_counts) == {"identify": 1, "Order Completed": 1, "page": 1}
+    assert dict(known.traits) == {"plan": "gold", "city": "Seoul"}
+    assert dict(known.revenue) == {"USD": 25}
+    assert known.first_seen_time.ToJsonString() == "2023-05-01T10:00:01Z"
+
+
+async def test_a_backup_of_rudderstack_holds_events_or_whole_requests(service: RunningService, tag: str) -> None:
+    def message(number: int, **fields: Any) -> dict[str, Any]:
+        return {
+            "type": "track", "messageId": f"m{number}-{tag}", "userId": f"u-{tag}", "event": "Product Viewed",
+            "originalTimestamp": "2024-02-01T00:00:00Z", "sentAt": "2024-02-01T00:00:01Z", **fields,
+        }  # fmt: skip
+
+    lines = [
+        {"userId": f"u-{tag}", "payload": message(1), "createdAt": "2024-02-01T00:00:02Z", "messageId": f"m1-{tag}"},
+        {"payload": {"batch": [message(2), message(3, event=""), message(4)], "receivedAt": "2024-02-01T00:00:02Z"}},
+        {"event_payload": message(5), "createdAt": "2024-02-01T00:00:02Z"},
+        message(6, receivedAt="2024-02-01T00:00:02Z"),
+        {"payload": 1},
+    ]
+    data = b"\n".join(json.dumps(line).encode() for line in lines)
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_RUDDERSTACK_ARCHIVE, data)
+    assert (done.read_rows, done.taken_events, done.rejected_rows) == (5, 5, 2)
+    assert [row for row, _, _ in await rejects(service, done.import_id)] == [2, 5]
+    assert dict((await profile(service, f"user_id:u-{tag}")).event_counts) == {"Product Viewed": 5}
+    assert (await profile(service, f"user_id:u-{tag}")).first_seen_time.ToJsonString() == "2024-02-01T00:00:01Z"
+
+
+async def test_an_upload_goes_on_where_it_stopped(service: RunningService, tag: str) -> None:
+    """Bytes may come again, may overlap, and may not leave a gap."""
+    data = csv("customer,at,total,order", *(f"u-{tag},2024-01-01,1,o{n}" for n in range(50)))
+    import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+
+    async def send(start: int, end: int) -> int:
+        request = pb.UploadImportChunkRequest(import_id=import_id, offset=start, data=data[start:end])
+        answer: pb.UploadImportChunkResponse = await stub(service).UploadImportChunk(request)
+        return answer.received_bytes
+
+    assert await send(0, 100) == await send(0, 100) == 100
+    assert await send(50, 200) == 200
+    with pytest.raises(grpc.aio.AioRpcError, match="has 200 bytes so far"):
+        await send(201, 300)
+    with pytest.raises(grpc.aio.AioRpcError, match="200 of"):
+        await stub(service).StartImport(pb.StartImportRequest(import_id=import_id, total_bytes=len(data)))
+    assert (await job(service, import_id)).received_bytes == 200
+    assert await send(200, len(data)) == len(data)
+    for _ in range(2):
+        await stub(service).StartImport(pb.StartImportRequest(import_id=import_id, total_bytes=len(data)))
+    assert (await ended(service, import_id)).taken_events == 50
+    assert dict((await profile(service, f"user_id:u-{tag}")).revenue) == {"KRW": 50}
+
+
+async def test_a_paused_import_goes_on_and_a_cancelled_one_never(service: RunningService, tag: str) -> None:
+    rows = 30_000
+    data = csv("customer,at,total,order", *(f"u{n % 100}-{tag},2024-01-01,1,o{n}" for n in range(rows)))
+    import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+    await upload(service, import_id, data, piece=2**20)
+    await stub(service).PauseImport(pb.PauseImportRequest(import_id=import_id))
+    paused = await job(service, import_id)
+    assert paused.state == pb.IMPORT_STATE_PAUSED
+    await stub(service).ResumeImport(pb.ResumeImportRequest(import_id=import_id))
+    done = await ended(service, import_id)
+    assert (done.state, done.read_rows) == (pb.IMPORT_STATE_COMPLETED, rows)
+    # What a batch had learnt when it was paused is known when it is done again.
+    assert sum([(await profile(service, f"user_id:u{n}-{tag}")).revenue["KRW"] for n in range(100)]) == rows
+    with pytest.raises(grpc.aio.AioRpcError, match="is completed cannot become cancelled"):
+        await stub(service).CancelImport(pb.CancelImportRequest(import_id=import_id))
+    other = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+    await upload(service, other, data[:1000], start=False)
+    await stub(service).CancelImport(pb.CancelImportRequest(import_id=other))
+    with pytest.raises(grpc.aio.AioRpcError, match="is cancelled cannot become running"):
+        await stub(service).ResumeImport(pb.ResumeImportRequest(import_id=other))
+    async with service.database.snapshot() as tx:
+        assert not await tx.value("SELECT count(*) FROM import_chunks")
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "fields", "why"),
+    [
+        (pb.IMPORT_FORMAT_CSV, b"a,b\n1,2\n", {"mapping": ORDERS}, "the file has no column customer"),
+        (pb.IMPORT_FORMAT_CSV, b"no gzip", {"mapping": ORDERS, "gzip": True}, "is no complete gzip"),
+        (pb.IMPORT_FORMAT_CSV, gzip.compress(b"customer,at,total,order\n" * 9)[:-9], {"mapping": ORDERS, "gzip": True},
+         "is no complete gzip"),
+        (pb.IMPORT_FORMAT_PARQUET, b"PAR1 is not enough", {"mapping": ORDERS}, "is no readable Parquet"),
+    ],
+)  # fmt: skip
+async def test_a_file_that_cannot_be_read_fails_in_words(
+    service: RunningService, format: int, data: bytes, fields: dict[str, Any], why: str
+) -> None:
+    done = await imported(service, EVENTS, format, data, **fields)
+    assert done.state == pb.IMPORT_STATE_FAILED
+    assert why in done.failure
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"mapping": pb.ImportMapping()}, "mapping.columns"),
+        ({"mapping": pb.ImportMapping(columns=[pb.ImportColumn(column="a", field="nonsense")])}, "mapping.columns"),
+        ({"mapping": ORDERS, "source": "No Source"}, "source"),
+        ({"mapping": ORDERS, "format": 0}, "format"),
+        ({"mapping": ORDERS, "format": pb.IMPORT_FORMAT_PARQUET, "gzip": True}, "gzip"),
+        ({"mapping": ORDERS, "format": pb.IMPORT_FORMAT_SEGMENT_ARCHIVE}, "mapping"),
+    ],
+)
+async def test_an_import_that_cannot_work_is_refused_at_once(
+    service: RunningService, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=named) as refused:
+        await create(service, EVENTS, **{"format": pb.IMPORT_FORMAT_CSV, **fields})
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_zone_that_nobody_knows_is_refused(service: RunningService) -> None:
+    mapping = pb.ImportMapping()
+    mapping.CopyFrom(ORDERS)
+    mapping.time_zone = "Mars/Olympus"
+    with pytest.raises(grpc.aio.AioRpcError, match="time_zone"):
+        await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=mapping)
+
+
+async def test_a_repeated_request_makes_one_import(service: RunningService, tag: str) -> None:
+    first = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS, request_id=tag)
+    assert await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS, request_id=tag) == first
+    with pytest.raises(grpc.aio.AioRpcError, match="request_id"):
+        await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS, request_id=tag, source="else")
+    page = await stub(service).ListImports(pb.ListImportsRequest(page_size=1))
+    assert [each.import_id for each in page.import_jobs] == [first]
+    rest = await stub(service).ListImports(pb.ListImportsRequest(page_token=page.next_page_token))
+    assert first not in [each.import_id for each in rest.import_jobs]
