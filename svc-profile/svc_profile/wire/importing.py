@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Protocol
 from zlib import crc32
 
 import msgspec
-from chassis.identity import MAX_VALUE_LENGTH
+from chassis.identifiers import MAX_VALUE_LENGTH
 from chassis.incoming import repair
 from chassis.incoming.names import usable_id
 from chassis.incoming.times import DAY_US, NOT_GIVEN
