@@ -28,8 +28,10 @@ class Job:
 class JobRunner:
     """Runs one job whenever it is due and no other replica runs it."""
 
-    def __init__(self, job: Job, database: Database) -> None:
+    def __init__(self, job: Job, database: Database, turn: asyncio.Semaphore) -> None:
+        """`turn` is shared by the jobs of a process: each holds a connection, and another one while it works."""
         self.name = job.name
+        self._turn = turn
         self._job = job
         self._database = database
         self._stopping = asyncio.Event()
@@ -43,7 +45,8 @@ class JobRunner:
         """Run the job until stopped; a failure is logged and the job is due again at its next time."""
         while not self._stopping.is_set():
             try:
-                outcome = await self._run_alone()
+                async with self._turn:
+                    outcome = await self._run_alone()
             except Exception as error:  # a failed run must not end the job
                 outcome = "failed"
                 if lost_connection(error):

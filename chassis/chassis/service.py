@@ -33,6 +33,7 @@ ROLES = ("rpc", "consumers", "jobs")
 _HEALTH_S = 1.0
 _RESTART_S = 1.0
 _INBOX_BATCH = 10_000
+_JOBS_AT_ONCE = 2
 
 
 class Resource(Protocol):
@@ -121,7 +122,8 @@ class Runner:
                 Job("forget-accesses", timedelta(hours=1), self._forget_accesses),
                 Job("forget-tombstones", timedelta(hours=1), self._forget_tombstones),
             ]
-            self._stoppables += [JobRunner(job, service.database) for job in jobs]
+            turn = asyncio.Semaphore(_JOBS_AT_ONCE)
+            self._stoppables += [JobRunner(job, service.database, turn) for job in jobs]
         self._tasks: list[asyncio.Task[None]] = []
         self._relay_task: asyncio.Task[None] | None = None
 
