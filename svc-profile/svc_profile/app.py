@@ -11,6 +11,7 @@ from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
+from dangol.profile.v1.traits_pb2_grpc import add_TraitServiceServicer_to_server
 from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_server
 
 from svc_profile.consumers import Collecting, subscriptions
@@ -21,8 +22,10 @@ from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
+from svc_profile.rpc.traits import TraitRpc
 from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
+from svc_profile.workers.deriving import DerivingWorker
 from svc_profile.workers.importing import ImportWorker
 
 
@@ -64,11 +67,17 @@ def build(settings: Settings) -> Service:
                 add_ImportServiceServicer_to_server,
                 ImportRpc(database),
             ),
+            Servicer(
+                "dangol.profile.v1.TraitService",
+                add_TraitServiceServicer_to_server,
+                TraitRpc(database, key),
+            ),
         ],
         subscriptions=subscriptions(namer, book, settings.batch_messages),
         jobs=jobs(database, settings),
         workers=[
             Worker("event-schemas", book.run),
+            Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
         ],
         resources=[book],

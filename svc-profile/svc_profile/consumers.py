@@ -23,6 +23,7 @@ from svc_profile.wire.heard import (
     read_stages,
 )
 from svc_profile.wire.rejected import read_rejected
+from svc_profile.wire.traits import without_refused_traits
 
 
 class Collecting:
@@ -45,6 +46,7 @@ class Collecting:
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
                 resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)
+                resolved = without_refused_traits(resolved, collected.schema)
                 tx.publish_after_commit(
                     delivery.subject.replace("collected", "resolved"),
                     resolved.SerializeToString(),

@@ -12,9 +12,10 @@ from svc_profile.domain import fragments
 from svc_profile.domain.claims import Claim, Link, Rule, admit, claims_of, eligible_claims
 from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import Event, FragmentKey, Name, Namer, Names, event_key
-from svc_profile.domain.fragments import Fragment, Trait, learn, storable
+from svc_profile.domain.fragments import Fragment, learn, storable
 from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
 from svc_profile.domain.profiles import fold_profile
+from svc_profile.domain.traits import Trait
 
 TYPES = IdentifierTypes(
     [

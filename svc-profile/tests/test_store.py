@@ -13,8 +13,9 @@ from chassis.testing import Engines, settings_for
 from dangol.events.v1 import events_pb2
 from svc_profile.app import build
 from svc_profile.domain.events import Event, FragmentKey, Name, Names
-from svc_profile.domain.fragments import MAX_COUNTED_NAMES, Fragment, Trait
+from svc_profile.domain.fragments import MAX_COUNTED_NAMES, Fragment
 from svc_profile.domain.rejects import RejectedEvent
+from svc_profile.domain.traits import Trait
 from svc_profile.jobs import Forgetting
 from svc_profile.settings import Settings
 from svc_profile.store.events import Bringing, EventStore

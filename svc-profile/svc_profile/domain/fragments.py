@@ -2,7 +2,12 @@
 """What was learnt under one identifier: a fold that no order, delay or grouping of the events can change.
 
 Times fold by minimum and maximum, counts and money by sum, groups by union, and a trait keeps the value of the latest
-event, by event time and then by event key. Each event is folded once; who judges that is the table of events.
+        owner = event.owner
+        if owner.fragment not in fragments:
+            fragments[owner.fragment] = Fragment(owner, time_us, time_us)
+        elif event.diverted is not None:
+            fragments[owner.fragment].see(time_us)
+        fragments[owner.fragment].own(event, policies)
 """
 
 from collections.abc import Iterable
@@ -12,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from svc_profile.domain.events import Event, FragmentKey, Name
+from svc_profile.domain.traits import NO_POLICIES, Policies, Trait, join_into, stated
 
 MAX_TRAITS = 2_000
 MAX_COUNTED_NAMES = 2_000
@@ -19,19 +25,6 @@ MAX_GROUPS = 2_000
 MAX_DEPTH = 16
 
 V = TypeVar("V")
-
-
-class Trait(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The value of a trait, and what decides whether a later one replaces it; an array in JSON."""
-
-    value: Any
-    time_us: int
-    event_key: str
-    """Hexadecimal, as it is kept in JSON."""
-
-    def is_later_than(self, other: "Trait") -> bool:
-        """Compare by event time, then by event key; never by value."""
-        return (self.time_us, self.event_key) > (other.time_us, other.event_key)
 
 
 class Fragment(msgspec.Struct, gc=False):
@@ -59,7 +52,7 @@ class Fragment(msgspec.Struct, gc=False):
         if time_us > self.last_seen_us:
             self.last_seen_us = time_us
 
-    def own(self, event: Event) -> None:
+    def own(self, event: Event, policies: Policies = NO_POLICIES) -> None:
         """Learn what an event tells that the fragment owns."""
         time_us = event.time_us
         if self.first_event_us is None or time_us < self.first_event_us:
@@ -69,8 +62,7 @@ class Fragment(msgspec.Struct, gc=False):
         name = event.counted_name
         self.counts[name] = self.counts.get(name, 0) + 1
         if event.traits:
-            key = event.key.hex()
-            self.take_traits({name: Trait(value, time_us, key) for name, value in event.traits.items()})
+            self.take_traits(stated(event.traits, time_us, event.key.hex(), event.source, policies), policies)
         if event.amount is not None:
             self.take_revenue(dict([event.amount]))
         if event.group_id:
@@ -84,12 +76,9 @@ class Fragment(msgspec.Struct, gc=False):
             total[name] = total.get(name, 0) + count
         self.counts = first_names(total, MAX_COUNTED_NAMES)
 
-    def take_traits(self, traits: dict[str, Trait]) -> None:
-        """Keep the later value of each trait."""
-        for name, trait in traits.items():
-            known = self.traits.get(name)
-            if known is None or trait.is_later_than(known):
-                self.traits[name] = trait
+    def take_traits(self, traits: dict[str, Trait], policies: Policies = NO_POLICIES) -> None:
+        """Add what was stated elsewhere."""
+        join_into(self.traits, traits, policies)
         self.traits = first_names(self.traits, MAX_TRAITS)
 
     def take_revenue(self, revenue: dict[str, Decimal]) -> None:
@@ -103,19 +92,19 @@ class Fragment(msgspec.Struct, gc=False):
         if len(self.groups) > MAX_GROUPS:
             self.groups = set(sorted(self.groups)[:MAX_GROUPS])
 
-    def absorb(self, other: "Fragment") -> None:
+    def absorb(self, other: "Fragment", policies: Policies = NO_POLICIES) -> None:
         """Add what another fold of the same identifier learnt."""
         self.first_seen_us = min(self.first_seen_us, other.first_seen_us)
         self.last_seen_us = max(self.last_seen_us, other.last_seen_us)
         self.first_event_us = earlier(self.first_event_us, other.first_event_us)
         self.last_event_us = later(self.last_event_us, other.last_event_us)
         self.take_counts(other.counts)
-        self.take_traits(other.traits)
+        self.take_traits(other.traits, policies)
         self.take_revenue(other.revenue)
         self.take_groups(other.groups)
 
 
-def learn(events: Iterable[Event]) -> dict[FragmentKey, Fragment]:
+def learn(events: Iterable[Event], policies: Policies = NO_POLICIES) -> dict[FragmentKey, Fragment]:
     """Fold distinct events into the fragments that they carry and own."""
     fragments: dict[FragmentKey, Fragment] = {}
     for event in events:
@@ -131,7 +120,7 @@ def learn(events: Iterable[Event]) -> dict[FragmentKey, Fragment]:
             fragments[owner.fragment] = Fragment(owner, time_us, time_us)
         elif event.diverted is not None:
             fragments[owner.fragment].see(time_us)
-        fragments[owner.fragment].own(event)
+        fragments[owner.fragment].own(event, policies)
     return fragments
 
 

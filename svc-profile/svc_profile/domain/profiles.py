@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.fragments import Fragment, Trait
+from svc_profile.domain.fragments import Fragment
+from svc_profile.domain.traits import NO_POLICIES, Policies, answers
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Profile:
     groups: tuple[str, ...]
 
 
-def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment]) -> Profile:
+def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment], policies: Policies = NO_POLICIES) -> Profile:
     """Put the fragments of one customer together; at least one is needed, their order is of no matter."""
     whole = Fragment(fragments[0].name, fragments[0].first_seen_us, fragments[0].last_seen_us)
     for fragment in fragments:
-        whole.absorb(fragment)
+        whole.absorb(fragment, policies)
     first_us, last_us = whole.first_event_us, whole.last_event_us
     return Profile(
         profile=profile,
         known_as=tuple(sorted(map(_known_as, fragments), key=lambda known: (known.namespace, known.value))),
-        traits=_values(whole.traits),
+        traits=answers(whole.traits, policies),
         first_seen_us=whole.first_seen_us if first_us is None else first_us,
         last_seen_us=whole.last_seen_us if last_us is None else last_us,
         counts=whole.counts,
@@ -56,8 +57,3 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment]) -> Profile
 def _known_as(fragment: Fragment) -> KnownAs:
     name = fragment.name
     return KnownAs(name.fragment, name.namespace, name.value, fragment.first_seen_us, fragment.last_seen_us)
-
-
-def _values(traits: dict[str, Trait]) -> dict[str, Any]:
-    """Leave out traits whose latest value is null: so a client takes a trait back."""
-    return {name: traits[name].value for name in sorted(traits) if traits[name].value is not None}

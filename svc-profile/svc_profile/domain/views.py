@@ -39,3 +39,4 @@ class View:
     stages: Sequence[StageChange] = ()
     recent_events: Sequence[RecentEvent] = ()
     open_cases: Sequence[Kept] = ()
+    computed_traits: Mapping[str, Any] | None = None

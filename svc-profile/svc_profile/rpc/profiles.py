@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who a customer is."""
 
+from chassis.clock import now, to_us
 from chassis.database import Database
 from chassis.identity import IdentityKey
 from dangol.profile.v1 import profile_pb2 as pb
@@ -22,5 +23,5 @@ class ProfileRpc(ProfileServiceServicer):
         """Return one customer, as far as was asked."""
         fragment, parts = self._key.resolve(request.profile).bytes, read_parts(request.read_mask)
         async with self._database.snapshot() as tx:
-            view = await read_profile(tx, fragment, parts)
+            view = await read_profile(tx, fragment, parts, to_us(now()))
         return pb.GetProfileResponse(profile=view_to_proto(view, parts))

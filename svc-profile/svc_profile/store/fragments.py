@@ -14,7 +14,8 @@ from sqlalchemy import Row
 
 from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.flags import SUPPRESSED
-from svc_profile.domain.fragments import Fragment, Trait
+from svc_profile.domain.fragments import Fragment
+from svc_profile.domain.traits import NO_POLICIES, Policies, Trait
 from svc_profile.store.suppressions import SuppressionStore
 
 # Merging in Python costs half of what merging jsonb in SQL costs: 7 µs and 17 µs of PostgreSQL per fragment.
@@ -86,6 +87,18 @@ SELECT (SELECT profile_id FROM profile) AS profile_id,
 FROM members JOIN fragments USING (fragment_id)
 """
 
+_LOCK_AFTER = """
+SELECT fragment_id, CAST(traits AS text) AS traits FROM fragments
+WHERE CAST(:after AS uuid) IS NULL OR fragment_id > CAST(:after AS uuid)
+ORDER BY fragment_id LIMIT :most FOR NO KEY UPDATE
+"""
+
+_PUT_TRAITS = """
+UPDATE fragments AS f SET traits = CAST(g.traits AS jsonb)
+FROM unnest(CAST(:fragments AS uuid[]), CAST(:traits AS text[])) AS g (fragment_id, traits)
+WHERE f.fragment_id = g.fragment_id
+"""
+
 NO_FLAGS: Mapping[FragmentKey, int] = MappingProxyType({})
 
 _decode = msgspec.json.decode
@@ -118,8 +131,9 @@ class FlaggedError(Exception):
 class FragmentStore:
     """Keeps what was learnt under each identifier."""
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(self, tx: Transaction, policies: Policies = NO_POLICIES) -> None:
         self._tx = tx
+        self._policies = policies
 
     async def fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int] = NO_FLAGS) -> Folded:
         """Add what a batch of events taught to what is known.
@@ -188,7 +202,7 @@ class FragmentStore:
         by_key = {fragment.name.fragment: fragment for fragment in fragments}
         for row in await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key]):
             fragment = by_key[row.fragment_id.bytes]
-            fragment.take_traits(_read_traits(row.traits))
+            fragment.take_traits(_read_traits(row.traits), self._policies)
             fragment.take_revenue(_read_revenue(row.revenue))
             fragment.take_groups(_decode(row.groups))
 
@@ -198,6 +212,20 @@ class FragmentStore:
         if not rows:
             return None
         return rows[0].profile_id.bytes, [_read(row) for row in rows]
+
+    async def lock_after(self, after: FragmentKey | None, *, most: int) -> dict[FragmentKey, dict[str, Trait]]:
+        """Lock the next fragments in the order of their keys; return their traits."""
+        rows = await self._tx.rows(_LOCK_AFTER, after=UUID(after) if after else None, most=most)
+        return {row.fragment_id.bytes: _read_traits(row.traits) for row in rows}
+
+    async def put_traits(self, traits: Mapping[FragmentKey, dict[str, Trait]]) -> None:
+        """Replace the traits of fragments that are locked."""
+        if traits:
+            await self._tx.execute(
+                _PUT_TRAITS,
+                fragments=[UUID(fragment) for fragment in traits],
+                traits=[_json(of) for of in traits.values()],
+            )
 
 
 def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from chassis.database import Transaction
 from chassis.identifiers import IdentifierTypes
 
 from svc_profile.domain.claims import claims_of
+from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import Batch, Event, FragmentKey
 from svc_profile.domain.fragments import learn
 from svc_profile.domain.identity import Placement
@@ -15,8 +16,8 @@ from svc_profile.domain.rejects import objection
 from svc_profile.store.events import EventStore
 from svc_profile.store.fragments import FlaggedError, Folded, FragmentStore
 from svc_profile.store.links import LinkStore
-from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.rejected import RejectedStore
+from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.relinking import relink
 from svc_profile.usecases.suppressing import part_suppressed, reject_suppressed
@@ -34,6 +35,8 @@ class Collected:
     """By event key, the fragment that owns an event where that is not the one of its strongest name."""
     placements: Mapping[FragmentKey, Placement]
     """Where the fragments that own those events belong; one that is not there belongs to itself."""
+    schema: TraitSchema
+    """What was decided about traits at that moment."""
 
 
 async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTypes) -> Collected:
@@ -41,19 +44,19 @@ async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTy
 
     A message that comes again after a crash is answered as the first time and teaches nothing.
     """
-    await look_up_by_index(tx)
+    schema = await TraitSchemaStore(tx).hold()
     first = _first_bringers(batches)
     known = await EventStore(tx).remember(first)
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
     await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
-    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], types)
+    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], types, schema)
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
     kept = [_kept(batch, first, bringers, dropped) for batch in batches]
-    return Collected(kept, owners, await LinkStore(tx).placements(_owning(batches, kept, owners)))
+    return Collected(kept, owners, await LinkStore(tx).placements(_owning(batches, kept, owners)), schema)
 
 
 def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]]:
@@ -84,18 +87,20 @@ def _owning(
 
 
 async def _learn(
-    tx: Transaction, events: Sequence[Event], types: IdentifierTypes
+    tx: Transaction, events: Sequence[Event], types: IdentifierTypes, schema: TraitSchema
 ) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
     """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
     flags: dict[FragmentKey, int] = {}
     while True:
         allowed, suppressed = part_suppressed(events, flags)
         diversion = await divert(tx, allowed, flags) if flags else Diversion(allowed)
+        accepted, broken = schema.judge(diversion.events)
         try:
-            folded = await FragmentStore(tx).fold(learn(diversion.events), flags)
+            folded = await FragmentStore(tx, schema.policies).fold(learn(accepted, schema.policies), flags)
             break
         except FlaggedError as error:
             flags |= error.flags
+    await RejectedStore(tx).put(broken)
     await _find_links(tx, diversion.events, folded, types)
     await reject_suppressed(tx, suppressed)
     dropped = {*diversion.dropped, *(event.key for event in suppressed)}

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell who a customer is."""
 
+from collections.abc import Sequence
+
 from chassis.database import Transaction
 from chassis.errors import NotFound
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.store.fragments import FragmentStore
+from svc_profile.store.members import find_members
+from svc_profile.store.trait_schema import TraitSchemaStore
 
 
 async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
@@ -15,4 +19,13 @@ async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
     if found is None:
         raise NotFound("nobody is known by this reference")
     profile, fragments = found
-    return fold_profile(profile, fragments)
+    schema = await TraitSchemaStore(tx).current()
+    return fold_profile(profile, fragments, schema.policies)
+
+
+async def fragments_of(tx: Transaction, fragment: FragmentKey) -> Sequence[FragmentKey]:
+    """Return all fragments of the customer whom a fragment belongs to."""
+    members = await find_members(tx, fragment)
+    if members is None:
+        raise NotFound("nobody is known by this reference")
+    return members.fragments

@@ -9,11 +9,12 @@ from chassis.errors import NotFound
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.interactions import Choice, Kept, Status
 from svc_profile.domain.profiles import Profile
-from svc_profile.domain.views import CASES, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
+from svc_profile.domain.views import CASES, COMPUTED, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
 from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.interactions import InteractionStore
 from svc_profile.store.members import Members, find_members
+from svc_profile.usecases.computed import computed_traits
 from svc_profile.usecases.profiles import get_profile
 from svc_profile.wire.recent import read_recent
 
@@ -21,7 +22,7 @@ RECENT_EVENTS = 20
 OPEN_CASES = 20
 
 
-async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str]) -> View:
+async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], now_us: int) -> View:
     """Return some parts of the customer whom a fragment belongs to."""
     profile = await get_profile(tx, fragment) if parts - ON_REQUEST else None
     members = _members(profile) if profile else await _find(tx, fragment)
@@ -33,6 +34,7 @@ async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str]) 
         stages=await heard.stages(members.profile) if STAGES in parts else (),
         recent_events=await _recent_events(tx, members.fragments) if EVENTS in parts else (),
         open_cases=await _open_cases(tx, members.fragments) if CASES in parts else (),
+        computed_traits=await computed_traits(tx, members.fragments, now_us) if COMPUTED in parts else None,
     )
 
 

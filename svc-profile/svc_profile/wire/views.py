@@ -14,6 +14,7 @@ from svc_profile.domain.views import ON_REQUEST, View
 from svc_profile.wire.interactions import open_case_to_proto
 from svc_profile.wire.profiles import profile_id, profile_to_proto
 from svc_profile.wire.recent import recent_to_proto
+from svc_profile.wire.values import fill_struct
 
 _ALWAYS = "profile_id"
 _ALL = frozenset(pb.Profile.DESCRIPTOR.fields_by_name)
@@ -40,6 +41,8 @@ def view_to_proto(view: View, parts: Set[str]) -> pb.Profile:
     message.stages.extend(map(_stage_to_proto, view.stages))
     message.recent_events.extend(map(recent_to_proto, view.recent_events))
     message.open_cases.extend(map(open_case_to_proto, view.open_cases))
+    if view.computed_traits is not None:
+        fill_struct(message.computed_traits, view.computed_traits)
     return message
 
 

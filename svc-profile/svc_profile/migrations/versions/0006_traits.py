@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Definitions of traits, groups."""
 
+from alembic import op
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -9,7 +11,33 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    # One document in one row: {"revision": …, "definitions": […], "computed": […]}. Whoever locks it has all of it.
+    op.execute(
+        """
+        CREATE TABLE trait_schema (
+            only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+            document jsonb NOT NULL
+        )
+        """
+    )
+    op.execute("INSERT INTO trait_schema (document) VALUES ('{}')")
+    # How far traits have been derived again since a definition was changed.
+    op.execute(
+        """
+        CREATE TABLE trait_derivation (
+            only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+            running boolean NOT NULL,
+            cursor uuid,
+            done_count bigint NOT NULL,
+            total_count bigint NOT NULL,
+            started_time timestamptz,
+            finished_time timestamptz
+        )
+        """
+    )
+    op.execute("INSERT INTO trait_derivation (running, done_count, total_count) VALUES (false, 0, 0)")
 
 
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP TABLE trait_derivation, trait_schema")
