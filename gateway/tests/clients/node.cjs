@@ -1,30 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-// Drives the released Node clients of Segment and RudderStack: node node.cjs <package> <host> <writeKey> <scenario>.
-const [, , name, host, writeKey, scenario] = process.argv;
+// Drives a released Node client of Segment or RudderStack: package, host, write key, scenario, options as JSON.
+// Prints what the client could not deliver.
+const [, , name, host, writeKey, called, given] = process.argv;
+const [scenario, ...more] = called.split(":");
+const options = JSON.parse(given);
 
-const EVENTS = {
-  all: (send) => {
-    send("identify", { userId: "node-1", traits: { city: "서울", emoji: "🍊", none: null } });
-    send("track", { userId: "node-1", event: "Order Completed", properties: { revenue: 12900.5, none: null } });
-    send("track", { anonymousId: "node-a", event: "Viewed" });
-    send("page", { userId: "node-1", name: "Home", category: "shop" });
-    send("screen", { userId: "node-1", name: "Cart" });
-    send("group", { userId: "node-1", groupId: "g-1", traits: { plan: "pro" } });
-    send("alias", { userId: "node-1", previousId: "node-a" });
+// Each scenario may wait for what it has sent with `flush`.
+const SCENARIOS = {
+  everything: async (send) => {
+    send("identify", { userId: "known-1", traits: { city: "서울", emoji: "🍊", none: null } });
+    // Segment's refuses a number here itself.
+    send("track", { userId: name === "segment" ? "42" : 42, event: "주문 완료", properties: { revenue: 12900.5, none: null } });
+    send("track", { anonymousId: "visitor-1", event: "Viewed", timestamp: new Date("2026-11-01T12:00:00Z") });
+    send("page", { userId: "known-1", name: "Home", category: "shop" });
+    send("screen", { userId: "known-1", name: "Cart" });
+    send("group", { userId: "known-1", groupId: 7, traits: { plan: "pro" } });
+    send("alias", { userId: "known-1", previousId: "visitor-1" });
   },
-  many: (send) => {
-    for (let i = 0; i < 501; i++) send("track", { userId: `node-${i}`, event: "Counted" });
+  order: async (send, flush, userId) => {
+    send("identify", { userId, traits: { city: "서울" } });
+    send("track", { userId, event: "Order Completed", properties: { revenue: 29000 } });
+  },
+  many: async (send, flush, count = 501) => {
+    for (let i = 0; i < count; i++) send("track", { userId: `customer-${i}`, event: "Counted" });
+  },
+  too_many: (send, flush) => SCENARIOS.many(send, flush, 2501),
+  large: async (send) => {
+    send("track", { userId: "customer-1", event: "Large", properties: { text: "y".repeat(33000) } });
+    send("track", { userId: "customer-1", event: "Small" });
+  },
+  paced: async (send, flush) => {
+    for (let i = 0; i < 3; i++) {
+      send("track", { userId: `customer-${i}`, event: "Paced" });
+      await flush();
+    }
   },
 };
 
 async function segment() {
   const { Analytics } = require("@segment/analytics-node");
-  const client = new Analytics({ writeKey, host, maxRetries: 2, flushInterval: 100 });
+  const client = new Analytics({ writeKey, host, maxRetries: 10, flushInterval: 50, ...options });
   const errors = [];
   client.on("error", (error) => errors.push(String(error.reason ?? error.code)));
-  EVENTS[scenario]((kind, message) => client[kind](message));
-  await client.closeAndFlush();
-  return errors;
+  await SCENARIOS[scenario]((kind, message) => client[kind](message), () => client.flush(), ...more);
+  await client.closeAndFlush({ timeout: 60000 });
+  return [require("@segment/analytics-node/package.json").version, errors];
 }
 
 async function rudder() {
@@ -32,19 +52,22 @@ async function rudder() {
   const errors = [];
   const client = new Analytics(writeKey, {
     dataPlaneUrl: host,
-    flushInterval: 100,
-    retryCount: 0,
+    flushInterval: 50,
+    retryCount: 10,
     errorHandler: (error) => errors.push(String(error)),
+    ...options,
   });
   const delivered = [];
-  EVENTS[scenario]((kind, message) => {
+  const send = (kind, message) => {
     delivered.push(new Promise((resolve) => client[kind](message, resolve)));
-  });
+  };
+  await SCENARIOS[scenario](send, () => Promise.all(delivered), ...more);
   await Promise.all(delivered);
-  return errors;
+  return [require("@rudderstack/rudder-sdk-node/package.json").version, errors];
 }
 
-(name === "segment" ? segment() : rudder()).then((errors) => {
-  process.stdout.write(JSON.stringify(errors));
+(name === "segment" ? segment() : rudder()).then(([version, errors]) => {
+  // RudderStack's client writes there too.
+  process.stdout.write("\n" + JSON.stringify({ version, errors }));
   process.exit(0);
 });
