@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dead letters: messages that a consumer gave up on, kept in a stream of their own, listed and replayed."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from chassis.bus import DEAD, DOMAIN, EVENTS, Bus
@@ -57,31 +58,36 @@ async def bury(bus: Bus, consumer: str, message: Msg, error: Exception) -> None:
 
 async def list_dead_letters(bus: Bus, *, consumer: str, after: int, limit: int) -> Sequence[DeadLetter]:
     """Return up to `limit` dead letters with an id above `after`, oldest first; of one consumer, or of all."""
+    return [letter async for letter, _ in read(bus, consumer=consumer, after=after, most=limit)]
+
+
+async def read(bus: Bus, *, consumer: str, after: int = 0, most: int) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+    """Go through up to `most` dead letters with an id above `after`, oldest first, each with its payload."""
     subject = bus.subject(_SUBJECT_PREFIX + (consumer or "*"))
-    letters: list[DeadLetter] = []
     sequence = after + 1
-    while len(letters) < limit:
+    for _ in range(most):
         try:
             raw = await bus.jetstream.get_msg(bus.stream(DEAD), seq=sequence, subject=subject, next=True, direct=True)
         except NotFoundError:
-            break
+            return
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise Unavailable("JetStream does not answer") from error
-        headers = raw.headers or {}
         sequence = (raw.seq or sequence) + 1
-        letters.append(
-            DeadLetter(
-                dead_letter_id=raw.seq or 0,
-                consumer=headers.get("Dangol-Consumer", ""),
-                subject=headers.get("Dangol-Subject", ""),
-                message_id=headers.get("Dangol-Message-Id", ""),
-                error=headers.get("Dangol-Error", ""),
-                deliveries=int(headers.get("Dangol-Deliveries", "0")),
-                buried_time=datetime.fromisoformat(headers["Dangol-Buried-Time"]),
-                payload_bytes=len(raw.data or b""),
-            )
-        )
-    return letters
+        yield _letter(raw), raw.data or b""
+
+
+def _letter(raw: RawStreamMsg) -> DeadLetter:
+    headers = raw.headers or {}
+    return DeadLetter(
+        dead_letter_id=raw.seq or 0,
+        consumer=headers.get("Dangol-Consumer", ""),
+        subject=headers.get("Dangol-Subject", ""),
+        message_id=headers.get("Dangol-Message-Id", ""),
+        error=headers.get("Dangol-Error", ""),
+        deliveries=int(headers.get("Dangol-Deliveries", "0")),
+        buried_time=datetime.fromisoformat(headers["Dangol-Buried-Time"]),
+        payload_bytes=len(raw.data or b""),
+    )
 
 
 async def replay(bus: Bus, dead_letter_ids: Sequence[int]) -> int:

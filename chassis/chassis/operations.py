@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RPCs that every service answers alike: dead letters, and who read what."""
+"""The RPCs that every service answers alike: dead letters, who read what, and what became of an event."""
 
 from dangol.operations.v1 import operations_pb2 as pb
 from dangol.operations.v1.operations_pb2_grpc import (
     AccessLogServiceServicer,
     DeadLetterServiceServicer,
+    TraceServiceServicer,
     add_AccessLogServiceServicer_to_server,
     add_DeadLetterServiceServicer_to_server,
+    add_TraceServiceServicer_to_server,
 )
 from dangol.options.v1 import options_pb2
 from grpc.aio import ServicerContext
@@ -17,10 +19,11 @@ from chassis.bus import Bus
 from chassis.clock import from_timestamp, to_timestamp
 from chassis.database import Database
 from chassis.errors import Invalid
-from chassis.identity import IdentityKey, format_profile_id
+from chassis.identity import format_profile_id
 from chassis.pages import decode_token, encode_token, page_size
 from chassis.rpc import Servicer
 from chassis.settings import ServiceSettings
+from chassis.trace import letter_to_proto
 
 
 class DeadLetterRpc(DeadLetterServiceServicer):
@@ -40,7 +43,7 @@ class DeadLetterRpc(DeadLetterServiceServicer):
         letters = await dead_letters.list_dead_letters(self._bus, consumer=request.consumer, after=after, limit=limit)
         full = len(letters) == limit
         return pb.ListDeadLettersResponse(
-            dead_letters=[_to_proto(letter) for letter in letters],
+            dead_letters=[letter_to_proto(letter) for letter in letters],
             next_page_token=encode_token({"after": letters[-1].dead_letter_id}) if full else "",
         )
 
@@ -74,7 +77,7 @@ class AccessLogRpc(AccessLogServiceServicer):
         )
 
     def _wanted(self, request: pb.ListAccessesRequest) -> Wanted:
-        key = IdentityKey(self._settings.identity_key_bytes())
+        key = self._settings.identity()
         return Wanted(
             fragment_id=key.resolve(request.profile) if request.profile else None,
             caller=request.caller,
@@ -83,7 +86,9 @@ class AccessLogRpc(AccessLogServiceServicer):
         )
 
 
-def operations_servicers(settings: ServiceSettings, bus: Bus, database: Database) -> list[Servicer]:
+def operations_servicers(
+    settings: ServiceSettings, bus: Bus, database: Database, trace: TraceServiceServicer
+) -> list[Servicer]:
     """Return what every server answers besides its service's own methods."""
     return [
         Servicer("dangol.operations.v1.DeadLetterService", add_DeadLetterServiceServicer_to_server, DeadLetterRpc(bus)),
@@ -92,6 +97,7 @@ def operations_servicers(settings: ServiceSettings, bus: Bus, database: Database
             add_AccessLogServiceServicer_to_server,
             AccessLogRpc(settings, database),
         ),
+        Servicer("dangol.operations.v1.TraceService", add_TraceServiceServicer_to_server, trace),
     ]
 
 
@@ -109,16 +115,3 @@ def _access_to_proto(service: str, access: Access) -> pb.Access:
     if access.access_time is not None:
         message.access_time.CopyFrom(to_timestamp(access.access_time))
     return message
-
-
-def _to_proto(letter: dead_letters.DeadLetter) -> pb.DeadLetter:
-    return pb.DeadLetter(
-        dead_letter_id=letter.dead_letter_id,
-        consumer=letter.consumer,
-        subject=letter.subject,
-        message_id=letter.message_id,
-        error=letter.error,
-        deliveries=letter.deliveries,
-        buried_time=to_timestamp(letter.buried_time),
-        payload_bytes=letter.payload_bytes,
-    )

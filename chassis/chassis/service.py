@@ -24,6 +24,7 @@ from chassis.privacy.tombstones import Tombstones
 from chassis.rpc import RpcServer, Servicer
 from chassis.settings import ServiceSettings
 from chassis.streams import RESOLVED, Subscription
+from chassis.trace import Trace, TraceRpc
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Service:
     """Each raises when the service is not ready."""
     personal: Sequence[PersonalStore] = (PersonalTables(()),)
     """Where it keeps what is personal, for the requests of data subjects."""
+    trace: Trace | None = None
+    """What the service knows of an event, for the truth call."""
 
     @property
     def name(self) -> str:
@@ -93,11 +96,9 @@ class Runner:
         self._roles = roles
         self._stopping = asyncio.Event()
         settings = service.settings
-        servicers = (
-            [*service.servicers, *operations_servicers(settings, service.bus, service.database)]
-            if "rpc" in roles
-            else []
-        )
+        trace = TraceRpc(service.name, service.bus, service.heard, service.trace)
+        operations = operations_servicers(settings, service.bus, service.database, trace)
+        servicers = [*service.servicers, *operations] if "rpc" in roles else []
         self.rpc = RpcServer(settings, servicers, Gate(settings, service.database))
         self._relay = Relay(service.database, service.bus)
         self._stoppables: list[Consumer | JobRunner] = []

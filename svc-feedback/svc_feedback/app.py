@@ -10,7 +10,7 @@ from chassis.service import Service
 from dangol.feedback.v1.feedback_pb2_grpc import add_FeedbackServiceServicer_to_server
 
 from svc_feedback.consumers import subscriptions
-from svc_feedback.rpc import FeedbackRpc
+from svc_feedback.rpc import FeedbackRpc, FeedbackTrace
 from svc_feedback.settings import Settings
 from svc_feedback.store import PERSONAL_TABLES
 
@@ -29,4 +29,5 @@ def build(settings: Settings) -> Service:
         ],
         subscriptions=subscriptions(),
         personal=[PERSONAL_TABLES],
+        trace=FeedbackTrace(database),
     )

@@ -6,6 +6,7 @@ from chassis.identity import IdentityKey
 from chassis.pages import page_size
 from dangol.feedback.v1 import feedback_pb2 as pb
 from dangol.feedback.v1.feedback_pb2_grpc import FeedbackServiceServicer
+from dangol.operations.v1.operations_pb2 import TraceEventRequest, TraceEventResponse
 from grpc.aio import ServicerContext
 
 from svc_feedback import usecases, wire
@@ -54,3 +55,16 @@ class FeedbackRpc(FeedbackServiceServicer):
         """Understand a text without keeping it."""
         language, sentiment = await usecases.analyze_text(request.text)
         return pb.AnalyzeTextResponse(language=language, sentiment=wire.sentiment_to_proto(sentiment))
+
+
+class FeedbackTrace:
+    """Tells what was understood of the feedback that came with an event."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __call__(self, request: TraceEventRequest) -> TraceEventResponse:
+        """Answer the truth call."""
+        async with self._database.snapshot() as tx:
+            found = await usecases.feedback_of_events(tx, wire.traced_events(request))
+        return TraceEventResponse(steps=[wire.trace_to_proto(feedback) for feedback, _ in found])

@@ -112,6 +112,11 @@ class FeedbackStore:
             raise NotFound("no feedback of this request id")
         return found
 
+    async def of_requests(self, request_ids: Sequence[str]) -> list[Kept]:
+        """Return what was kept for some request ids."""
+        sql = f"SELECT {_COLUMNS} WHERE request_id = ANY (CAST(:ids AS text[])) ORDER BY request_id"
+        return [_kept(row) for row in await self._tx.rows(sql, ids=list(request_ids))]
+
     async def page(self, choice: Choice, limit: int) -> Sequence[Kept]:
         """Return up to `limit` pieces, newest first."""
         rows = await self._tx.rows(_PAGE, limit=limit, **vars(choice))

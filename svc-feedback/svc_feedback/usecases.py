@@ -15,7 +15,7 @@ from chassis.ids import new_id
 from chassis import mapping
 from svc_feedback import wire
 from svc_feedback.domain import analysis
-from svc_feedback.domain.feedback import Choice, Draft, Feedback, Kept, Summary, check
+from svc_feedback.domain.feedback import Choice, Draft, Feedback, Kept, Summary, check, request_id_of
 from svc_feedback.domain.sentiment import Sentiment
 from svc_feedback.store import FeedbackStore
 
@@ -60,6 +60,11 @@ async def get_feedback(tx: Transaction, feedback_id: str) -> Kept:
 async def list_feedback(tx: Transaction, choice: Choice, limit: int) -> Sequence[Kept]:
     """Return a page, newest first."""
     return await FeedbackStore(tx).page(choice, limit)
+
+
+async def feedback_of_events(tx: Transaction, events: Sequence[tuple[str, str]]) -> Sequence[Kept]:
+    """Return the feedback that came as some events, each named by source and message id."""
+    return await FeedbackStore(tx).of_requests([request_id_of(*event) for event in events])
 
 
 async def summarise_feedback(tx: Transaction, item_id: str, span: tuple[datetime | None, datetime | None]) -> Summary:

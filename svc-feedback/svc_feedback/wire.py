@@ -12,6 +12,7 @@ from chassis.identity import IdentityKey, ProfileId, format_profile_id
 from chassis.pages import decode_token, encode_token
 from dangol.events.v1.events_pb2 import EventBatch, EventType
 from dangol.feedback.v1 import feedback_pb2 as pb
+from dangol.operations.v1.operations_pb2 import TRACE_PHASE_FEEDBACK, TracedFeedback, TraceEventRequest, TraceStep
 from dangol.profile.v1.identity_pb2 import FragmentMapping
 
 from svc_feedback.domain.feedback import EVENT_NAMES, Choice, Draft, Feedback, Kept, Kind, Summary, read_event
@@ -82,6 +83,29 @@ def span_from(request: pb.GetFeedbackSummaryRequest) -> tuple[datetime | None, d
     if start and end and end <= start:
         raise Invalid.field("end_time", "must be after start_time")
     return start, end
+
+
+def traced_events(request: TraceEventRequest) -> list[tuple[str, str]]:
+    """Read which events are asked about: source and message id of each."""
+    sources = {event.source for event in request.events} | ({request.source} if request.source else set())
+    return [(source, request.message_id) for source in sorted(sources)]
+
+
+def trace_to_proto(feedback: Feedback) -> TraceStep:
+    """Write what was understood of the feedback that came with an event."""
+    sentiment = feedback.sentiment
+    return TraceStep(
+        source=feedback.draft.source,
+        phase=TRACE_PHASE_FEEDBACK,
+        outcome="ANALYSED",
+        time=to_timestamp(feedback.received_time),
+        detail=f"{feedback.draft.kind.name.lower()} {'with' if feedback.draft.text else 'without'} a text",
+        feedback=TracedFeedback(
+            feedback_id=feedback.feedback_id,
+            language=feedback.language,
+            sentiment=sentiment.label.name if sentiment else "",
+        ),
+    )
 
 
 def feedback_to_proto(feedback: Feedback, profile_id: ProfileId | None) -> pb.Feedback:

@@ -193,6 +193,17 @@ class Position:
 
 
 @dataclass(frozen=True)
+class EventRow:
+    """One event as it is counted."""
+
+    source: str
+    received_time_us: int
+    counted_name: str
+    revenue: float
+    currency: str
+
+
+@dataclass(frozen=True)
 class TimelineEvent:
     """One event of one customer."""
 

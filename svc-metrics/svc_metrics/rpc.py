@@ -6,6 +6,7 @@ from chassis.identity import IdentityKey
 from chassis.pages import page_size
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceServicer
+from dangol.operations.v1.operations_pb2 import TraceEventRequest, TraceEventResponse
 from grpc.aio import ServicerContext
 
 from svc_metrics import usecases, wire
@@ -49,3 +50,16 @@ class MetricsRpc(MetricsServiceServicer):
     ) -> pb.ListEventNamesResponse:
         """Answer the names that events are counted under."""
         return wire.event_names_response(await usecases.list_event_names(self._stores, page_size(request.page_size)))
+
+
+class MetricsTrace:
+    """Tells which rows an event has."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    async def __call__(self, request: TraceEventRequest) -> TraceEventResponse:
+        """Answer the truth call."""
+        places = wire.traced_places(request)
+        rows = await usecases.rows_of_event(self._stores, request.message_id, places, request.source)
+        return TraceEventResponse(steps=[wire.trace_to_proto(row) for row in rows])

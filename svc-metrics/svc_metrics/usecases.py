@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 from svc_metrics.domain import (
     DayRange,
     EventName,
+    EventRow,
     FunnelQuestion,
     FunnelStep,
     KpiSeries,
@@ -96,6 +97,14 @@ async def list_profile_events(
     fragment_ids = await stores.people.fragments_of(profile_id)
     events = await stores.events.timeline(fragment_ids, before=before, limit=limit + 1)
     return Timeline(profile_id, events[:limit], more=len(events) > limit)
+
+
+async def rows_of_event(
+    stores: Stores, message_id: str, places: Sequence[tuple[FragmentId, int]], source: str
+) -> list[EventRow]:
+    """Return the rows of an event: where svc-profile says that they are, of one source or of all."""
+    rows = await stores.events.rows_of(message_id, places)
+    return [row for row in rows if source in ("", row.source)]
 
 
 async def list_event_names(stores: Stores, limit: int) -> list[EventName]:

@@ -17,6 +17,7 @@ from chassis.pages import decode_token, encode_token
 from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
+from dangol.operations.v1.operations_pb2 import TRACE_PHASE_METRICS, TracedRow, TraceEventRequest, TraceStep
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentSaved
 from google.protobuf.struct_pb2 import Struct
@@ -275,4 +276,24 @@ def event_names_response(names: Iterable[domain.EventName]) -> pb.ListEventNames
             )
             for name in names
         ]
+    )
+
+
+def traced_places(request: TraceEventRequest) -> list[tuple[FragmentId, int]]:
+    """Read where the events that are asked about are kept: fragment, and time of the event."""
+    known = [event for event in request.events if len(event.fragment_id) == 16]
+    times = (event.event_time.ToMicroseconds() for event in known)
+    kept = (min(max(time_us, _EARLIEST_US), _LATEST_US) for time_us in times)
+    return [(FragmentId(UUID(bytes=event.fragment_id)), time_us) for event, time_us in zip(known, kept, strict=True)]
+
+
+def trace_to_proto(row: domain.EventRow) -> TraceStep:
+    """Write that an event is counted."""
+    return TraceStep(
+        source=row.source,
+        phase=TRACE_PHASE_METRICS,
+        outcome="COUNTED",
+        time=timestamp_from_us(row.received_time_us),
+        detail="one row of the events that key figures, funnels and timelines are made from",
+        row=TracedRow(counted_name=row.counted_name, revenue=row.revenue, currency=row.currency if row.revenue else ""),
     )

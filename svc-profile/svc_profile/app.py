@@ -5,6 +5,7 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
+from chassis.keys import Keyring
 from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
@@ -22,6 +23,7 @@ from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
+from svc_profile.rpc.tracing import ProfileTrace
 from svc_profile.rpc.traits import TraitRpc
 from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
@@ -36,6 +38,7 @@ def build(settings: Settings) -> Service:
     key = settings.identity()
     namer = Namer(key)
     book = SchemaBook(database)
+    keys = Keyring.from_settings(settings.api_keys, local=settings.local)
     return Service(
         settings=settings,
         bus=bus,
@@ -81,4 +84,5 @@ def build(settings: Settings) -> Service:
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
         ],
         resources=[book],
+        trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

@@ -12,7 +12,7 @@ from dangol.recommend.v1.recommend_pb2_grpc import add_RecommendServiceServicer_
 from svc_recommend.consumers import subscriptions
 from svc_recommend.domain.ranking import Taste
 from svc_recommend.jobs import jobs
-from svc_recommend.rpc import RecommendRpc
+from svc_recommend.rpc import RecommendRpc, RecommendTrace
 from svc_recommend.settings import Settings
 from svc_recommend.store.personal import personal_tables
 from svc_recommend.usecases.recommending import ShelfKeeper
@@ -43,4 +43,5 @@ def build(settings: Settings) -> Service:
         workers=[Worker("shelf", keeper.run, role="rpc")],
         checks=[keeper.check],
         personal=[personal_tables()],
+        trace=RecommendTrace(database, settings.weights()),
     )

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What svc-recommend answers."""
 
+from collections.abc import Mapping
+
 from chassis.clock import now
 from chassis.consent import impersonal
 from chassis.database import Database
 from chassis.identity import IdentityKey
+from dangol.operations.v1.operations_pb2 import TraceEventRequest, TraceEventResponse
 from dangol.recommend.v1 import recommend_pb2 as pb
 from dangol.recommend.v1.recommend_pb2_grpc import RecommendServiceServicer
 from grpc.aio import ServicerContext
 
 from chassis import pages
 from svc_recommend import wire
+from svc_recommend.domain.interactions import EventWeight, taught
 from svc_recommend.domain.items import ItemId
 from svc_recommend.domain.ranking import Taste
-from svc_recommend.usecases import catalogue, recommending
+from svc_recommend.usecases import catalogue, learning, recommending
 from svc_recommend.usecases.recommending import ShelfKeeper
 
 _RECOMMENDATIONS = 20
@@ -87,3 +91,25 @@ class RecommendRpc(RecommendServiceServicer):
         size = pages.page_size(request.page_size, _RECOMMENDATIONS)
         found = recommending.list_similar_items(self._keeper.shelf, ItemId(request.item_id), size)
         return pb.ListSimilarItemsResponse(items=wire.similar_to_proto(found))
+
+
+class RecommendTrace:
+    """Tells which interactions with items an event adds to."""
+
+    def __init__(self, database: Database, weights: Mapping[str, EventWeight]) -> None:
+        self._database = database
+        self._weights = weights
+
+    async def __call__(self, request: TraceEventRequest) -> TraceEventResponse:
+        """Answer the truth call; of an event that svc-profile does not know, nothing is known here."""
+        found = [
+            (event, each)
+            for event in request.events
+            if len(event.fragment_id) == 16
+            for each in taught(self._weights, event.name, wire.properties_of(event))
+        ]
+        async with self._database.snapshot() as tx:
+            known = await learning.fed(tx, [(event.fragment_id, item_id) for event, (item_id, _, _) in found])
+        return TraceEventResponse(
+            steps=[wire.trace_to_proto(event, each) for event, each in found if (event.fragment_id, each[0]) in known]
+        )

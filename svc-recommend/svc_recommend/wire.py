@@ -10,13 +10,19 @@ from chassis.clock import to_timestamp
 from chassis.errors import Invalid
 from chassis.identity import ProfileId, format_profile_id
 from dangol.events.v1 import events_pb2
+from dangol.operations.v1.operations_pb2 import (
+    TRACE_PHASE_RECOMMENDATIONS,
+    TracedEvent,
+    TracedInteraction,
+    TraceStep,
+)
 from dangol.profile.v1 import identity_pb2
 from dangol.recommend.v1 import recommend_pb2 as pb
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 
 from svc_recommend.domain.customers import Placement
-from svc_recommend.domain.interactions import Learner
+from svc_recommend.domain.interactions import Kind, Learner
 from svc_recommend.domain.items import Item, ItemId
 from svc_recommend.domain.ranking import Recommendation, Similar, Slate
 from svc_recommend.domain.reasons import ReasonType
@@ -120,6 +126,24 @@ def item_to_proto(item: Item) -> pb.Item:
         hidden=item.hidden,
         attributes=None if item.attributes == "{}" else json_format.Parse(item.attributes, Struct()),
         updated_time=None if item.updated_time is None else to_timestamp(item.updated_time),
+    )
+
+
+def properties_of(event: TracedEvent) -> bytes:
+    """Return what the client sent with an event, as JSON."""
+    return _encode(_plain(event.properties, "properties"))
+
+
+def trace_to_proto(event: TracedEvent, taught: tuple[ItemId, Kind, float]) -> TraceStep:
+    """Write what an event adds to the interest in an item."""
+    item_id, kind, weight = taught
+    return TraceStep(
+        source=event.source,
+        phase=TRACE_PHASE_RECOMMENDATIONS,
+        outcome="FED",
+        time=event.received_time,
+        detail="part of the sums that recommendations to the customer are made from",
+        interaction=TracedInteraction(item_id=item_id, kind=kind.name, weight=weight),
     )
 
 

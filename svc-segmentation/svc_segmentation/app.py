@@ -15,7 +15,7 @@ from dangol.segmentation.v1.segmentation_pb2_grpc import add_SegmentationService
 
 from svc_segmentation.consumers import Hearing, subscriptions
 from svc_segmentation.jobs import Evaluator, jobs
-from svc_segmentation.rpc import SegmentationRpc
+from svc_segmentation.rpc import SegmentationRpc, SegmentationTrace
 from svc_segmentation.settings import Settings
 from svc_segmentation.store.personal import personal_tables
 from svc_segmentation.usecases.behaviour import Memory
@@ -55,4 +55,5 @@ def build(settings: Settings, clock: Callable[[], datetime] = now) -> Service:
         jobs=jobs(evaluator),
         workers=[Worker("evaluation", evaluator.run)],
         personal=[personal_tables()],
+        trace=SegmentationTrace(database),
     )

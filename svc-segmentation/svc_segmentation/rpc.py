@@ -3,11 +3,13 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import UUID
 
-from chassis.clock import to_us
+from chassis.clock import from_timestamp, to_us
 from chassis.consent import impersonal
 from chassis.database import Database
 from chassis.identity import IdentityKey
+from dangol.operations.v1.operations_pb2 import TraceEventRequest, TraceEventResponse
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 from dangol.segmentation.v1.segmentation_pb2_grpc import SegmentationServiceServicer
 from grpc.aio import ServicerContext
@@ -125,3 +127,18 @@ class SegmentationRpc(SegmentationServiceServicer):
         async with self._database.snapshot() as tx:
             profile_id, found = await memberships.of_profile(tx, fragment_id, is_impersonal=impersonal())
         return wire.profile_segments(profile_id, found)
+
+
+class SegmentationTrace:
+    """Tells which segments a customer entered and left shortly after an event."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __call__(self, request: TraceEventRequest) -> TraceEventResponse:
+        """Answer the truth call; of an event that svc-profile does not know, nothing is known here."""
+        events = [event for event in request.events if len(event.fragment_id) == 16]
+        after = [(UUID(bytes=event.fragment_id), from_timestamp(event.received_time)) for event in events]
+        async with self._database.snapshot() as tx:
+            changes = await memberships.changes_after(tx, after)
+        return TraceEventResponse(steps=[wire.trace_to_proto(events[number], change) for number, change in changes])

@@ -20,12 +20,13 @@ from chassis.events import (
 )
 from chassis.identity import format_profile_id
 from dangol.events.v1 import events_pb2
+from dangol.operations.v1.operations_pb2 import TRACE_PHASE_SEGMENTS, TracedEvent, TracedSegment, TraceStep
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 
 from chassis import pages
 from svc_segmentation.domain.behaviour import Amount, Behaviour, clamped, event_key, storable, tie_break
-from svc_segmentation.domain.segments import Change, Draft, Membership, Preview, Segment
+from svc_segmentation.domain.segments import Change, Draft, Membership, PastChange, Preview, Segment
 
 MAX_CHANGES = 1_000
 
@@ -248,3 +249,15 @@ def segment_saved(segment: Segment) -> pb.SegmentSaved:
 def segment_deleted(segment: Segment) -> pb.SegmentDeleted:
     """Announce that a segment is gone."""
     return pb.SegmentDeleted(segment_id=segment.segment_id, name=segment.name)
+
+
+def trace_to_proto(event: TracedEvent, change: PastChange) -> TraceStep:
+    """Write that a customer entered or left a segment shortly after an event."""
+    return TraceStep(
+        source=event.source,
+        phase=TRACE_PHASE_SEGMENTS,
+        outcome="ENTERED" if change.member else "LEFT",
+        time=to_timestamp(change.change_time),
+        detail="within a minute after the event was received; another event of that minute may be the cause",
+        segment=TracedSegment(segment_id=change.segment_id, name=change.name),
+    )

@@ -136,13 +136,18 @@ def read_event(
         item_id=str(properties.get("product_id") or properties.get("item_id") or "")[:200],
         feedback_time=feedback_time,
         source=source,
-        request_id=f"event:{source}:{message_id}",
+        request_id=request_id_of(source, message_id),
     )
     try:
         check(draft)
     except Invalid:
         return None
     return draft
+
+
+def request_id_of(source: str, message_id: str) -> str:
+    """Return the request id of the feedback that an event brings."""
+    return f"event:{source}:{message_id}"
 
 
 def _whole_number(value: Any) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from chassis.identity import FragmentId
 
-from svc_metrics.domain import BrokenPart, EventName, Position, TimelineEvent
+from svc_metrics.domain import BrokenPart, EventName, EventRow, Position, TimelineEvent
 from svc_metrics.store.clickhouse import ClickHouse
 
 _TIMELINE = """
@@ -25,6 +25,18 @@ LIMIT {limit:UInt32}
 _BEFORE = """
 AND (event_time < fromUnixTimestamp64Micro({event_time_us:Int64}, 'UTC')
     OR (event_time = fromUnixTimestamp64Micro({event_time_us:Int64}, 'UTC') AND event_id < {event_id:UUID}))
+"""
+
+_ROWS = """
+SELECT source, toUnixTimestamp64Micro(received_time), counted_name, toFloat64(revenue), currency
+FROM events FINAL
+WHERE message_id = {message_id:String} {among}
+ORDER BY source
+"""
+
+_AMONG = """
+AND fragment_id IN {fragment_ids:Array(UUID)} AND event_time >= fromUnixTimestamp64Micro({first_us:Int64}, 'UTC')
+    AND event_time <= fromUnixTimestamp64Micro({last_us:Int64}, 'UTC')
 """
 
 _NAMES = """
@@ -66,6 +78,22 @@ class EventStore:
             TimelineEvent(Position(time_us, event_id), message_id, kind, name, received_us, properties.encode())
             for time_us, event_id, message_id, kind, name, received_us, properties in rows
         ]
+
+    async def rows_of(self, message_id: str, places: Sequence[tuple[FragmentId, int]]) -> list[EventRow]:
+        """Return the rows of a message id: at some places (fragment, time of the event), or anywhere without any.
+
+        Places are looked up by key; without them every row is read, within the limits of a query.
+        """
+        parameters: dict[str, Any] = {"message_id": message_id}
+        if places:
+            times = [time_us for _, time_us in places]
+            parameters |= {
+                "fragment_ids": [fragment_id for fragment_id, _ in places],
+                "first_us": min(times),
+                "last_us": max(times),
+            }
+        sql = _ROWS.replace("{among}", _AMONG if places else "")
+        return [EventRow(*row) for row in await self._clickhouse.rows(sql, **parameters)]
 
     async def names(self, limit: int) -> list[EventName]:
         """Return the names events are counted under, most frequent first."""

@@ -13,14 +13,21 @@ from svc_profile.store.members import find_members
 from svc_profile.store.trait_schema import TraitSchemaStore
 
 
-async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
-    """Return the customer whom a fragment belongs to."""
+async def find_profile(tx: Transaction, fragment: FragmentKey) -> Profile | None:
+    """Return the customer whom a fragment belongs to, None when nobody is known by it."""
     found = await FragmentStore(tx).profile(fragment)
     if found is None:
-        raise NotFound("nobody is known by this reference")
-    profile, fragments = found
+        return None
     schema = await TraitSchemaStore(tx).current()
-    return fold_profile(profile, fragments, schema.policies)
+    return fold_profile(*found, schema.policies)
+
+
+async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
+    """Return the customer whom a fragment belongs to."""
+    found = await find_profile(tx, fragment)
+    if found is None:
+        raise NotFound("nobody is known by this reference")
+    return found
 
 
 async def fragments_of(tx: Transaction, fragment: FragmentKey) -> Sequence[FragmentKey]:

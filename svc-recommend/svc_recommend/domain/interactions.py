@@ -116,6 +116,20 @@ class Learner:
             summed.add(kind, weight if kind is not _RATED else round(weight * rating), time_us)
 
 
+def taught(weights: Mapping[str, EventWeight], event_name: str, properties: bytes) -> list[tuple[ItemId, Kind, float]]:
+    """Return what one event teaches: items, what was done with each, and what that adds to the interest in it."""
+    learner = Learner(weights)
+    if not learner.heeds(event_name):
+        return []
+    learner.learn(b"", event_name, properties, 0)
+    return [
+        (item_id, kind, weight / THOUSANDTHS)
+        for (_, item_id), summed in learner.learnt.items()
+        for kind, weight in zip(Kind, summed.weights, strict=True)
+        if weight
+    ]
+
+
 class _Properties(msgspec.Struct):
     product_id: Any = None
     sku: Any = None

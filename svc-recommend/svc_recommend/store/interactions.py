@@ -105,6 +105,19 @@ class InteractionStore:
             bought_time=[row.bought_time_us for row in rows],
         )
 
+    async def known(self, pairs: Sequence[tuple[bytes, ItemId]]) -> set[tuple[bytes, ItemId]]:
+        """Return under which of some pairs of fragment and item something is kept."""
+        rows = await self._tx.rows(
+            """
+            SELECT fragment_id, item_id FROM interactions
+            JOIN unnest(CAST(:fragments AS uuid[]), CAST(:items AS text[])) AS g (fragment_id, item_id)
+                USING (fragment_id, item_id)
+            """,
+            fragments=[pgproto.UUID(fragment) for fragment, _ in pairs],
+            items=[item_id for _, item_id in pairs],
+        )
+        return {(row.fragment_id.bytes, ItemId(row.item_id)) for row in rows}
+
     async def note_moved(self, fragment_ids: Sequence[UUID]) -> None:
         """Note that fragments moved to other customers."""
         if fragment_ids:

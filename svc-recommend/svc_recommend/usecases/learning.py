@@ -29,6 +29,11 @@ async def learn(
     await InteractionStore(tx).add(learnt)
 
 
+async def fed(tx: Transaction, pairs: Sequence[tuple[bytes, ItemId]]) -> set[tuple[bytes, ItemId]]:
+    """Return under which of some pairs of fragment and item something is kept."""
+    return await InteractionStore(tx).known(pairs)
+
+
 async def place(tx: Transaction, placements: Mapping[bytes, Placement]) -> None:
     """Keep who is who; whoever moved from one customer to another changes the histories of both."""
     remapped = await mapping.learn(

@@ -55,6 +55,16 @@ class Change:
 
 
 @dataclass(frozen=True)
+class PastChange:
+    """That a customer entered or left a segment some time ago."""
+
+    segment_id: str
+    name: str
+    member: bool
+    change_time: datetime
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a rule gives now."""
 

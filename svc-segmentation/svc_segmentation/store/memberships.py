@@ -2,13 +2,14 @@
 """Who is in which segment, and who has to be looked at again."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from chassis.database import Transaction
 from sqlalchemy import Row
 
-from svc_segmentation.domain.segments import Membership
+from svc_segmentation.domain.segments import Membership, PastChange
 
 _NOBODY = UUID(int=0)
 
@@ -34,6 +35,28 @@ GROUP BY s.segment_id, s.name
 ORDER BY s.name COLLATE "C"
 """
 
+# Of all profiles that are one now, because the change may have come before the merge. The key begins with the segment,
+# of which there are few.
+_CHANGES = """
+WITH asked AS MATERIALIZED (
+    SELECT number, fragment_id, start FROM unnest(CAST(:fragments AS uuid[]), CAST(:starts AS timestamptz[]))
+        WITH ORDINALITY AS g (fragment_id, start, number)
+), people AS MATERIALIZED (
+    SELECT number, start, fragment_id AS profile_id FROM asked
+    UNION SELECT number, start, profile_id FROM asked JOIN fragment_profiles USING (fragment_id)
+    UNION SELECT a.number, a.start, m.fragment_id FROM asked a
+        JOIN fragment_profiles k USING (fragment_id) JOIN fragment_profiles m ON m.profile_id = k.profile_id
+)
+SELECT p.number - 1 AS number, s.segment_id, s.name, h.member, h.change_time
+FROM segments s CROSS JOIN people p
+CROSS JOIN LATERAL (
+    SELECT h.member, h.change_time, h.revision FROM membership_history h
+    WHERE h.segment_id = s.segment_id AND h.profile_id = p.profile_id
+        AND h.change_time >= p.start AND h.change_time < p.start + CAST(:within AS interval) OFFSET 0
+) AS h
+ORDER BY h.revision
+"""
+
 
 class MembershipStore:
     """Memberships, and the work that is waiting to bring them up to date."""
@@ -57,6 +80,21 @@ class MembershipStore:
     async def of_profile(self, profile_id: UUID) -> Sequence[Membership]:
         """Return what a profile is in, by name of the segment."""
         return [_membership(row) for row in await self._tx.rows(_OF_PROFILE, profile_id=profile_id)]
+
+    async def changes(
+        self, after: Sequence[tuple[UUID, datetime]], *, within: timedelta
+    ) -> list[tuple[int, PastChange]]:
+        """Return which segments the customers of fragments entered and left soon after a moment, earliest first.
+
+        Each change comes with the position of what it was asked for.
+        """
+        rows = await self._tx.rows(
+            _CHANGES,
+            fragments=[fragment_id for fragment_id, _ in after],
+            starts=[moment for _, moment in after],
+            within=within,
+        )
+        return [(row.number, PastChange(row.segment_id, row.name, row.member, row.change_time)) for row in rows]
 
     async def something_waits(self, now_us: int) -> bool:
         """Tell whether anybody changed, or is due because time has passed."""

@@ -2,14 +2,18 @@
 """Say who is in which segment."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from chassis.database import Transaction
 
 from chassis import consent, mapping
-from svc_segmentation.domain.segments import Membership
+from svc_segmentation.domain.segments import Membership, PastChange
 from svc_segmentation.store.memberships import MembershipStore
 from svc_segmentation.store.segments import SegmentStore
+
+SOON = timedelta(minutes=1)
+"""How long after an event a change of segments may be its doing."""
 
 
 async def members(tx: Transaction, segment_id: str, *, after: UUID, most: int) -> Sequence[Membership]:
@@ -32,3 +36,11 @@ async def of_profile(
         return fragment_id, []
     profile_id = await mapping.profile_of(tx, fragment_id) or fragment_id
     return profile_id, await MembershipStore(tx).of_profile(profile_id)
+
+
+async def changes_after(tx: Transaction, after: Sequence[tuple[UUID, datetime]]) -> Sequence[tuple[int, PastChange]]:
+    """Return which segments the customers of fragments entered and left within a minute after a moment.
+
+    Each change comes with the position of what it was asked for.
+    """
+    return await MembershipStore(tx).changes(after, within=SOON)

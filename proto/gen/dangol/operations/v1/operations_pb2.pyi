@@ -31,8 +31,9 @@ class _TracePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TracePhase
     TRACE_PHASE_UNSPECIFIED: _TracePhase.ValueType  # 0
     """Never on the wire."""
     TRACE_PHASE_COLLECTED: _TracePhase.ValueType  # 1
-    """Whether the event was taken. Outcomes: `ACCEPTED`; `REJECTED`; `KEY_ONLY` (seen, but not kept: withheld for want of
-    consent, refused by a schema, or kept no longer); `REPEATED` (the same event came again and taught nothing).
+    """Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
+    `KEY_ONLY` (seen, but not kept: it names nobody, a schema rejects it, consent is missing, it was erased, or is kept no
+    longer). The same event again teaches nothing and leaves no trace: what is told is the one that came first.
     """
     TRACE_PHASE_IDENTITY: _TracePhase.ValueType  # 2
     """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
@@ -59,8 +60,9 @@ class TracePhase(_TracePhase, metaclass=_TracePhaseEnumTypeWrapper):
 TRACE_PHASE_UNSPECIFIED: TracePhase.ValueType  # 0
 """Never on the wire."""
 TRACE_PHASE_COLLECTED: TracePhase.ValueType  # 1
-"""Whether the event was taken. Outcomes: `ACCEPTED`; `REJECTED`; `KEY_ONLY` (seen, but not kept: withheld for want of
-consent, refused by a schema, or kept no longer); `REPEATED` (the same event came again and taught nothing).
+"""Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
+`KEY_ONLY` (seen, but not kept: it names nobody, a schema rejects it, consent is missing, it was erased, or is kept no
+longer). The same event again teaches nothing and leaves no trace: what is told is the one that came first.
 """
 TRACE_PHASE_IDENTITY: TracePhase.ValueType  # 2
 """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""

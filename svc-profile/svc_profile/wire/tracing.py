@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The truth call."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from chassis.clock import timestamp_from_us
+from chassis.identity import ProfileId, format_profile_id
+from dangol.operations.v1 import operations_pb2 as pb
+from google.protobuf.struct_pb2 import Value
+
+from svc_profile.domain.rejects import SCHEMA_WARNING, RejectedEvent
+from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces
+from svc_profile.wire.values import fill_struct
+
+_KEY_ONLY = (
+    "only its key is kept: it names nobody, a schema rejects it, consent is missing, it was erased, "
+    "or it is kept no longer"
+)
+_ACCEPTED = "learnt from, and handed on to the other services; the same event again would teach nothing"
+
+
+def traces_to_proto(message_id: str, traces: Traces) -> pb.TraceEventResponse:
+    """Write all that is known of the events with a message id."""
+    return pb.TraceEventResponse(
+        events=[_event(message_id, trace) for trace in traces.taken],
+        steps=[*map(_rejection, traces.rejected), *(step for trace in traces.taken for step in _steps(trace))],
+    )
+
+
+def _event(message_id: str, trace: Trace) -> pb.TracedEvent:
+    written = pb.TracedEvent(
+        message_id=message_id,
+        source=trace.source,
+        name=trace.name,
+        received_time=timestamp_from_us(trace.received_us),
+    )
+    event = trace.event
+    if event is None or trace.fragment is None or trace.profile is None:
+        return written
+    written.fragment_id = trace.fragment
+    written.profile_id = format_profile_id(ProfileId(UUID(bytes=trace.profile)))
+    written.event_time.CopyFrom(timestamp_from_us(event.time_us))
+    fill_struct(written.properties, event.properties)
+    fill_struct(written.traits, event.traits)
+    return written
+
+
+def _rejection(event: RejectedEvent) -> pb.TraceStep:
+    return pb.TraceStep(
+        source=event.source,
+        phase=pb.TRACE_PHASE_COLLECTED,
+        outcome="WARNED" if event.reason == SCHEMA_WARNING else "REJECTED",
+        time=timestamp_from_us(event.received_time_us),
+        detail=event.detail,
+        rejection=pb.TracedRejection(reason=event.reason, position=event.position),
+    )
+
+
+def _steps(trace: Trace) -> Iterator[pb.TraceStep]:
+    is_kept = trace.event is not None
+    yield pb.TraceStep(
+        source=trace.source,
+        phase=pb.TRACE_PHASE_COLLECTED,
+        outcome="ACCEPTED" if is_kept else "KEY_ONLY",
+        time=timestamp_from_us(trace.received_us),
+        detail=_ACCEPTED if is_kept else _KEY_ONLY,
+    )
+    for link in trace.links:
+        yield _link(trace, link)
+    for statement in trace.statements:
+        yield _statement(trace, statement)
+
+
+def _link(trace: Trace, link: LinkMade) -> pb.TraceStep:
+    return pb.TraceStep(
+        source=trace.source,
+        phase=pb.TRACE_PHASE_IDENTITY,
+        outcome="REFUSED" if link.refused else "LINKED",
+        detail="the earliest evidence for the link" if not link.refused else "it would have joined two known people",
+        link=pb.TracedLink(namespace=link.namespace, linked_namespace=link.linked_namespace, rule=link.rule),
+    )
+
+
+def _statement(trace: Trace, statement: Statement) -> pb.TraceStep:
+    step = pb.TraceStep(
+        source=trace.source,
+        phase=pb.TRACE_PHASE_TRAITS,
+        outcome="CONFIRMED" if statement.old == statement.new else "CHANGED",
+        detail="it is the customer's value now" if statement.holds else "another event decides the value now",
+        trait=pb.TracedTrait(name=statement.name, new_value=_value(statement.new)),
+    )
+    if statement.old is not None:
+        step.trait.old_value.CopyFrom(_value(statement.old))
+    return step
+
+
+def _value(value: Any) -> Value:
+    holder = pb.TracedEvent()
+    fill_struct(holder.traits, {"value": value})
+    return holder.traits.fields["value"]
