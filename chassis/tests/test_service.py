@@ -19,7 +19,7 @@ from chassis.streams import RESOLVED, Delivery, Subscription
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.operations.v1 import operations_pb2 as operations
-from dangol.operations.v1.operations_pb2_grpc import DeadLetterServiceStub
+from dangol.operations.v1.operations_pb2_grpc import DeadLetterServiceStub, TraceServiceStub
 from dangol.profile.v1 import identity_pb2
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import (
@@ -154,6 +154,26 @@ async def test_buries_poison_and_handles_its_neighbours(service: RunningService)
     await service.settled()
     again = await stub.ListDeadLetters(operations.ListDeadLettersRequest())
     assert [letter.dead_letter_id > ids[0] for letter in again.dead_letters] == [True]
+
+
+async def test_the_truth_call_finds_an_event_among_the_dead_letters(service: RunningService) -> None:
+    """Whatever the service knows of the event itself; one that nobody has heard of is not found."""
+    fragment = uuid4().bytes
+    lost = Event(name="poison", message_id="lost", source="web", fragment_id=fragment, profile_id=fragment)
+    await service.deliver(EventBatch(events=[lost]), subject="events.resolved.1")
+    stub = service.stub(TraceServiceStub)
+    answer = await stub.TraceEvent(operations.TraceEventRequest(message_id="lost"))
+    (step,) = answer.steps
+    assert (step.service, step.source, step.outcome) == ("sample", "web", "DEAD_LETTERED")
+    assert step.dead_letter.consumer == "sample-events-resolved"
+    assert step.dead_letter.error == "Invalid: name: is poison"
+    for unknown in (
+        operations.TraceEventRequest(message_id="lost", source="app"),
+        operations.TraceEventRequest(message_id="never"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.TraceEvent(unknown)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_tries_again_what_failed(service: RunningService) -> None:
