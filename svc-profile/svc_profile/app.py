@@ -9,6 +9,7 @@ from chassis.keys import Keyring
 from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
+from dangol.profile.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
@@ -17,8 +18,9 @@ from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_ser
 
 from svc_profile.consumers import Collecting, subscriptions
 from svc_profile.domain.events import Namer
-from svc_profile.jobs import Indexer, jobs
+from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
+from svc_profile.rpc.consent import ConsentRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
@@ -56,6 +58,11 @@ def build(settings: Settings) -> Service:
                 ProfileRpc(database, key),
             ),
             Servicer(
+                "dangol.profile.v1.ConsentService",
+                add_ConsentServiceServicer_to_server,
+                ConsentRpc(database, key),
+            ),
+            Servicer(
                 "dangol.profile.v1.IdentityService",
                 add_IdentityServiceServicer_to_server,
                 IdentityRpc(database, key),
@@ -82,7 +89,6 @@ def build(settings: Settings) -> Service:
             Worker("event-schemas", book.run),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
-            Worker("search-index", Indexer(database).run),
         ],
         resources=[book],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),

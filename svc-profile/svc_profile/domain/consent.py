@@ -8,7 +8,7 @@ side what its own entries say.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -222,16 +222,30 @@ def timelines(
     entries: Sequence[Entry],
     *,
     granted_by_default: bool,
+    expires: Callable[[int], int | None] | None = None,
 ) -> dict[FragmentKey, Timeline]:
-    """Return how events of each fragment are judged, by when what was said was received."""
+    """Return how events of each fragment are judged, by when what was said was received.
+
+    `expires` says until when a grant of the analytics purpose holds that was given at a time.
+    """
     received = [entry.received() for entry in entries]
     refused = fold(fragments, joins, received, watch=ANALYTICS).steps
     restricted = fold(fragments, joins, received, watch=RESTRICTION).steps
     return {
-        key: Timeline(granted_by_default, _refusals(refused.get(key, ())), _refusals(restricted.get(key, ())))
+        key: Timeline(
+            granted_by_default,
+            tuple(_refusals(refused.get(key, ()), expires)),
+            tuple(_refusals(restricted.get(key, ()))),
+        )
         for key in fragments
     }
 
 
-def _refusals(steps: Sequence[Step]) -> tuple[tuple[int, bool], ...]:
-    return tuple((step.from_us, step.entry.is_refusal) for step in steps)
+def _refusals(steps: Sequence[Step], expires: Callable[[int], int | None] | None = None) -> Iterator[tuple[int, bool]]:
+    for place, step in enumerate(steps):
+        yield step.from_us, step.entry.is_refusal
+        if step.entry.is_refusal or expires is None:
+            continue
+        end_us = expires(step.entry.time_us)
+        if end_us is not None and (place + 1 == len(steps) or end_us < steps[place + 1].from_us):
+            yield max(end_us, step.from_us), True
