@@ -38,7 +38,7 @@ _NAMES_OF_PEOPLE = frozenset(
 )  # fmt: skip
 _THINGS_HAVE_NAMES = frozenset({"name"})
 """Personal in a customer's traits, not in what an event tells: there it is the name of a product."""
-_PSEUDONYMS = frozenset({"user_id", "anonymous_id"})
+_PSEUDONYMS = frozenset({"user_id", "anonymous_id", "order_id"})
 """Kinds of identifier that say nothing to an outsider, unless their value is an address or a number in itself."""
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")

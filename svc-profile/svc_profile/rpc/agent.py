@@ -9,7 +9,9 @@ from dangol.profile.v1.agent_pb2_grpc import AgentServiceServicer
 from grpc.aio import ServicerContext
 
 from chassis import clock, pages
+from svc_profile.domain.search import read_query
 from svc_profile.usecases import interactions
+from svc_profile.usecases.searching import named_by, search
 from svc_profile.wire.interactions import (
     interaction_to_proto,
     position_of_interaction,
@@ -17,6 +19,9 @@ from svc_profile.wire.interactions import (
     read_choice,
     read_draft,
 )
+from svc_profile.wire.search import match_position, match_to_proto, position_of_match
+
+_MATCHES = 20
 
 
 class AgentRpc(AgentServiceServicer):
@@ -25,6 +30,21 @@ class AgentRpc(AgentServiceServicer):
     def __init__(self, database: Database, key: IdentityKey) -> None:
         self._database = database
         self._key = key
+
+    async def SearchProfiles(
+        self, request: pb.SearchProfilesRequest, context: ServicerContext
+    ) -> pb.SearchProfilesResponse:
+        """Find customers by what is remembered of them."""
+        size = pages.page_size(request.page_size, default=_MATCHES)
+        query = read_query(request.query)
+        after = match_position(pages.decode_token(request.page_token))
+        async with self._database.snapshot() as tx:
+            found = await search(tx, query, named_by(query, self._key), after=after, most=size + 1)
+        page, more = found[:size], found[size:]
+        return pb.SearchProfilesResponse(
+            matches=[match_to_proto(hit.match, hit.profile) for hit in page],
+            next_page_token=pages.encode_token(position_of_match(page[-1].match)) if more else "",
+        )
 
     async def CreateInteraction(
         self, request: pb.CreateInteractionRequest, context: ServicerContext

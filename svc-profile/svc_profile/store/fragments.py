@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fragments: read, merged and written back under row locks, a batch at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -100,6 +100,16 @@ WHERE f.fragment_id = g.fragment_id
 """
 
 NO_FLAGS: Mapping[FragmentKey, int] = MappingProxyType({})
+
+_PROFILES = """
+SELECT p.profile_id, f.fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
+    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+FROM unnest(CAST(:profiles AS uuid[])) AS p (profile_id) CROSS JOIN LATERAL (
+    SELECT p.profile_id AS fragment_id
+    UNION SELECT m.fragment_id FROM fragment_profiles m WHERE m.profile_id = p.profile_id
+) AS members JOIN fragments f USING (fragment_id)
+"""
 
 _decode = msgspec.json.decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -226,6 +236,13 @@ class FragmentStore:
                 fragments=[UUID(fragment) for fragment in traits],
                 traits=[_json(of) for of in traits.values()],
             )
+
+    async def profiles(self, profiles: Collection[FragmentKey]) -> dict[FragmentKey, list[Fragment]]:
+        """Return all fragments of some profiles; one that does not exist is left out."""
+        found: dict[FragmentKey, list[Fragment]] = {}
+        for row in await self._tx.rows(_PROFILES, profiles=[UUID(profile) for profile in profiles]):
+            found.setdefault(row.profile_id.bytes, []).append(_read(row))
+        return found
 
 
 def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell who a customer is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from chassis.database import Transaction
 from chassis.errors import NotFound
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.profiles import Profile, fold_profile
+from svc_profile.domain.traits import NO_POLICIES
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.members import find_members
 from svc_profile.store.trait_schema import TraitSchemaStore
@@ -36,3 +37,10 @@ async def fragments_of(tx: Transaction, fragment: FragmentKey) -> Sequence[Fragm
     if members is None:
         raise NotFound("nobody is known by this reference")
     return members.fragments
+
+
+async def get_profiles(tx: Transaction, profiles: Collection[FragmentKey]) -> dict[FragmentKey, Profile]:
+    """Return some customers by profile id; one that does not exist is left out."""
+    found = await FragmentStore(tx).profiles(profiles)
+    policies = (await TraitSchemaStore(tx).current()).policies if found else NO_POLICIES
+    return {profile: fold_profile(profile, fragments, policies) for profile, fragments in found.items()}

@@ -91,8 +91,36 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE INDEX heard_feedback_of_fragment ON heard_feedback (fragment_id, feedback_time_us)")
+    # What waits for its entries is only ever added and taken, so that collecting waits for nobody.
+    op.execute(
+        """
+        CREATE TABLE search_queue (
+            queue_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            fragment_id uuid NOT NULL,
+            event_key uuid
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE search_entries (
+            fragment_id uuid NOT NULL,
+            kind text NOT NULL,
+            text text NOT NULL,
+            value text NOT NULL,
+            grams integer[] NOT NULL,
+            PRIMARY KEY (fragment_id, kind, text)
+        )
+        """
+    )
+    op.execute("CREATE INDEX search_entries_grams ON search_entries USING gin (grams)")
+    op.execute("CREATE TABLE search_filling (version integer NOT NULL, after_fragment uuid, after_event uuid)")
+    op.execute("INSERT INTO search_filling (version) VALUES (0)")
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    op.execute("DROP TABLE interactions, segment_memberships, heard_segments, profile_stages, heard_feedback")
+    op.execute(
+        "DROP TABLE interactions, segment_memberships, heard_segments, profile_stages, heard_feedback, "
+        "search_queue, search_entries, search_filling"
+    )

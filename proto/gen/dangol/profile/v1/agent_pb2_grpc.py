@@ -35,6 +35,11 @@ class AgentServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.SearchProfiles = channel.unary_unary(
+                '/dangol.profile.v1.AgentService/SearchProfiles',
+                request_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.FromString,
+                _registered_method=True)
         self.CreateInteraction = channel.unary_unary(
                 '/dangol.profile.v1.AgentService/CreateInteraction',
                 request_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.CreateInteractionRequest.SerializeToString,
@@ -60,6 +65,14 @@ class AgentServiceStub:
 class AgentServiceServicer:
     """Serves the staff who talk with customers.
     """
+
+    def SearchProfiles(self, request, context):
+        """Finds customers by a part of a name, an e-mail address, a phone number, an order number or any other identifier;
+        best first. A change can be found about a second after it was collected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def CreateInteraction(self, request, context):
         """Keeps a note, a ticket, a call or another contact of staff with a customer. NOT_FOUND when the reference names
@@ -93,6 +106,11 @@ class AgentServiceServicer:
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'SearchProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchProfiles,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.SerializeToString,
+            ),
             'CreateInteraction': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateInteraction,
                     request_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.CreateInteractionRequest.FromString,
@@ -124,6 +142,33 @@ def add_AgentServiceServicer_to_server(servicer, server):
 class AgentService:
     """Serves the staff who talk with customers.
     """
+
+    @staticmethod
+    def SearchProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.AgentService/SearchProfiles',
+            dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def CreateInteraction(request,
