@@ -10,6 +10,7 @@ from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_server
+from dangol.profile.v1.groups_pb2_grpc import add_GroupServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
@@ -21,6 +22,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.jobs import Indexer, jobs
 from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.consent import ConsentRpc
+from svc_profile.rpc.groups import GroupRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
@@ -76,6 +78,11 @@ def build(settings: Settings) -> Service:
                 "dangol.profile.v1.ImportService",
                 add_ImportServiceServicer_to_server,
                 ImportRpc(database),
+            ),
+            Servicer(
+                "dangol.profile.v1.GroupService",
+                add_GroupServiceServicer_to_server,
+                GroupRpc(database, key),
             ),
             Servicer(
                 "dangol.profile.v1.TraitService",

@@ -69,6 +69,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """What the schema of its name says against it."""
     diverted: Name | None = None
     """The fragment that learns what the event tells, where that is not the one of its strongest name."""
+    group_traits: Mapping[str, Any] = NO_TRAITS
+    """`group` only: what it states about the group."""
 
     @property
     def owner(self) -> Name:

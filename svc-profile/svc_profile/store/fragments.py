@@ -223,6 +223,14 @@ class FragmentStore:
             return None
         return rows[0].profile_id.bytes, [_read(row) for row in rows]
 
+    async def existing(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
+        """Return those fragments that somebody was ever known by."""
+        rows = await self._tx.rows(
+            "SELECT fragment_id FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))",
+            fragments=[UUID(fragment) for fragment in fragments],
+        )
+        return {row.fragment_id.bytes for row in rows}
+
     async def lock_after(self, after: FragmentKey | None, *, most: int) -> dict[FragmentKey, dict[str, Trait]]:
         """Lock the next fragments in the order of their keys; return their traits."""
         rows = await self._tx.rows(_LOCK_AFTER, after=UUID(after) if after else None, most=most)

@@ -11,6 +11,7 @@ from chassis.database import Transaction
 
 from svc_profile.domain.computed import ComputedTrait
 from svc_profile.domain.definitions import NO_SCHEMA, TraitDefinition, TraitSchema
+from svc_profile.domain.fragments import storable
 from svc_profile.store.plans import BY_INDEX
 
 _READ = "SELECT CAST(document AS text) FROM trait_schema"
@@ -72,7 +73,7 @@ class TraitSchemaStore:
         document = _Document(saved.revision, list(saved.definitions.values()), list(saved.computed))
         await self._tx.execute(
             "UPDATE trait_schema SET document = CAST(:document AS jsonb)",
-            document=msgspec.json.encode(document).decode(),
+            document=msgspec.json.encode(storable(msgspec.to_builtins(document))).decode(),
         )
         return saved
 

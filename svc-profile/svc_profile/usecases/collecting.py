@@ -19,6 +19,7 @@ from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.diverting import Diversion, divert
+from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.indexing import note_changes
 from svc_profile.usecases.relinking import relink
 from svc_profile.usecases.suppressing import part_suppressed, reject_suppressed
@@ -102,6 +103,7 @@ async def _learn(
         except FlaggedError as error:
             flags |= error.flags
     await RejectedStore(tx).put(broken)
+    await learn_groups_of(tx, diversion.events)
     await _find_links(tx, diversion.events, folded, types)
     await note_changes(tx, diversion.events, folded)
     await reject_suppressed(tx, suppressed)

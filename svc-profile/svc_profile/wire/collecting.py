@@ -64,6 +64,7 @@ def read_event(event: events_pb2.Event, namer: Namer) -> Event:
         storable_text(event.group_id) if kind == _GROUP else "",
         _amount(event) if kind == _TRACK and moves_money(event) else None,
         event.SerializeToString(),
+        group_traits=_traits(event.traits) if kind == _GROUP else NO_TRAITS,
     )
 
 

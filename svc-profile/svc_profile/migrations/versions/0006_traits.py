@@ -36,8 +36,36 @@ def upgrade() -> None:
         """
     )
     op.execute("INSERT INTO trait_derivation (running, done_count, total_count) VALUES (false, 0, 0)")
+    op.execute(
+        """
+        CREATE TABLE groups (
+            group_id text COLLATE "C" PRIMARY KEY,
+            kind text COLLATE "C" NOT NULL,
+            first_seen_us bigint NOT NULL,
+            last_seen_us bigint NOT NULL,
+            traits jsonb NOT NULL
+        )
+        """
+    )
+    op.execute("CREATE INDEX groups_of_kind ON groups (kind, group_id)")
+    # What events say (first_us, last_us) and what staff decided (member, role, decided_us); either may be missing.
+    op.execute(
+        """
+        CREATE TABLE group_members (
+            group_id text COLLATE "C" NOT NULL,
+            fragment_id uuid NOT NULL,
+            first_us bigint,
+            last_us bigint,
+            member boolean,
+            role text,
+            decided_us bigint,
+            PRIMARY KEY (group_id, fragment_id)
+        )
+        """
+    )
+    op.execute("CREATE INDEX group_members_of_fragment ON group_members (fragment_id)")
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    op.execute("DROP TABLE trait_derivation, trait_schema")
+    op.execute("DROP TABLE group_members, groups, trait_derivation, trait_schema")
