@@ -135,6 +135,17 @@ class Database:
                 wake()
 
     @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that is rolled back at the end: what it did never happened, nothing is announced."""
+        async with self.engine.connect() as connection:
+            tx = Transaction(connection)
+            try:
+                yield tx
+            finally:
+                await tx.close()
+                await connection.rollback()
+
+    @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
         """Open a connection for single reads: no transaction, so no round trips for one."""
         async with self._reader.connect() as connection:

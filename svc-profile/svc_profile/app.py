@@ -67,7 +67,7 @@ def build(settings: Settings) -> Service:
             Servicer(
                 "dangol.profile.v1.IdentityService",
                 add_IdentityServiceServicer_to_server,
-                IdentityRpc(database, key),
+                IdentityRpc(database, key, settings.max_merge_fragments),
             ),
             Servicer(
                 "dangol.profile.v1.IngestService",

@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
     """Days for which a repeated event is recognised; longer than the 7 days for which the stream can bring it back."""
     rejected_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_REJECTED_DAYS")
     """Days for which rejected events are kept."""
+    max_merge_fragments: int = Field(100_000, ge=2, validation_alias="DANGOL_PROFILE_MAX_MERGE_FRAGMENTS")
+    """Most identifiers of a customer whom somebody merges or splits."""
     lease_seconds: float = Field(15, gt=0, validation_alias="DANGOL_PROFILE_LEASE_SECONDS")
     """Time after which an import or export whose process died goes on in another."""
     upload_days: int = Field(7, ge=1, validation_alias="DANGOL_PROFILE_UPLOAD_DAYS")

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people decided about identity. A decision is evidence: events never undo it, a later decision may."""
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.profiles import KnownAs
 
 
 class DecisionKind(StrEnum):
@@ -29,11 +32,30 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         """What was decided."""
         return DecisionKind.MERGE if len(self.sides) == 1 else DecisionKind.SPLIT
 
-    def crosses(self, one: frozenset[FragmentKey], other: frozenset[FragmentKey]) -> bool:
-        """Tell whether a merge holds something of both together, or a split keeps something of them apart."""
-        if len(self.sides) == 1:
-            return not one.isdisjoint(self.sides[0]) and not other.isdisjoint(self.sides[0])
-        near, far = self.sides
-        return (not one.isdisjoint(near) and not other.isdisjoint(far)) or (
-            not one.isdisjoint(far) and not other.isdisjoint(near)
-        )
+
+class Side(NamedTuple):
+    """Some names that a decision is about."""
+
+    known_as: tuple[KnownAs, ...]
+    """As many as can be shown."""
+    size: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Who decides, why and when."""
+
+    actor: str
+    reason: str
+    time_us: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A decision as it is told: who decided what about whom, and whether it stands."""
+
+    decision_id: int
+    kind: DecisionKind
+    note: Note
+    revoked: Note | None
+    sides: tuple[Side, ...]

@@ -8,7 +8,7 @@ algorithm with constraints). See docs/adr/0002-identity-is-a-function-of-the-eve
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from chassis.identifiers import BUILT_IN, IdentifierTypes
@@ -91,14 +91,28 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A profile that became several."""
+
+    profile: FragmentKey
+    """Its id, which one of the parts may keep."""
+    parts: tuple[FragmentKey, ...]
+    evidence_us: int
+
+
+@dataclass(frozen=True)
 class Change:
-    """What follows from new claims."""
+    """What follows from new claims, or from what people decided."""
 
     links: Sequence[Link]
     """Links to be written."""
     moved: Mapping[FragmentKey, FragmentKey]
     """Fragments that belong to another profile now."""
     merges: Sequence[Merge]
+    splits: Sequence[Split] = ()
+
+
+NOTHING_NEW = Admission(links={}, touched=frozenset(), bound=frozenset())
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,7 @@ class Conflict:
     message_id: str
     claim_time_us: int
     pair: Pair
+    confidence: float
 
 
 def resolve(
@@ -219,32 +234,96 @@ def reconcile(
         home = around.members[around.leaves[child].parent].profile
         after |= {child: home, home: home}
         before |= {child: around.members[child].profile, home: home}
+    return _change(component, links, resolution.refused, Evidence(admission, new), Move(before, after))
+
+
+def rearrange(component: Component, types: IdentifierTypes, time_us: int) -> Change:
+    """Find out who is who in a component after somebody decided something about it at a time."""
+    claims = [link.claim for link in component.links.values() if link.eligible]
+    resolution = resolve(component.members, claims, component.decisions, types)
+    before = {fragment: member.profile for fragment, member in component.members.items()}
+    evidence = Evidence(NOTHING_NEW, (), time_us)
+    return _change(component, component.links, resolution.refused, evidence, Move(before, resolution.profile_of))
+
+
+def as_resolved(component: Component, types: IdentifierTypes) -> Component:
+    """Return the component with everybody where they belong by its decisions."""
+    claims = [link.claim for link in component.links.values() if link.eligible]
+    profile_of = resolve(component.members, claims, component.decisions, types).profile_of
+    members = {f: member._replace(profile=profile_of[f]) for f, member in component.members.items()}
+    return replace(component, members=members)
+
+
+class Evidence(NamedTuple):
+    """What is new."""
+
+    admission: Admission
+    new: Collection[FragmentKey]
+    """Fragments that did not exist before."""
+    decided_us: int = 0
+    """When somebody decided, if that is what is new."""
+
+
+class Move(NamedTuple):
+    """Where fragments belonged and where they belong."""
+
+    before: Mapping[FragmentKey, FragmentKey]
+    after: Mapping[FragmentKey, FragmentKey]
+
+
+def _change(
+    component: Component,
+    links: Mapping[Pair, Link],
+    refused: Collection[Pair],
+    evidence: Evidence,
+    move: Move,
+) -> Change:
     decided = [
-        Link(link.claim, link.eligible, refused=not link.eligible or pair in resolution.refused)
-        for pair, link in links.items()
+        Link(link.claim, link.eligible, refused=not link.eligible or pair in refused) for pair, link in links.items()
     ]
     return Change(
         links=[link for link in decided if component.links.get(link.claim.pair) != link],
-        moved={fragment: after[fragment] for fragment, profile in before.items() if after[fragment] != profile},
-        merges=_merges(before, after, admission, new),
+        moved={
+            fragment: move.after[fragment]
+            for fragment, profile in move.before.items()
+            if move.after[fragment] != profile
+        },
+        merges=_merges(evidence, move),
+        splits=_splits(evidence, move),
     )
 
 
-def _merges(
-    before: Mapping[FragmentKey, FragmentKey],
-    after: Mapping[FragmentKey, FragmentKey],
-    admission: Admission,
-    new: Collection[FragmentKey],
-) -> list[Merge]:
+def _merges(evidence: Evidence, move: Move) -> list[Merge]:
     """Find ids that named different customers before and name the same one now; a newcomer is nobody's loss."""
     together: dict[FragmentKey, list[FragmentKey]] = {}
-    for profile in {profile for fragment, profile in before.items() if fragment not in new}:
-        together.setdefault(after[profile], []).append(profile)
-    evidence = sorted((link.claim.time_us, after[pair[0]]) for pair, link in admission.links.items() if link.eligible)
-    latest = {profile: time_us for time_us, profile in evidence}
-    fallback = evidence[-1][0] if evidence else 0
+    for profile in {profile for fragment, profile in move.before.items() if fragment not in evidence.new}:
+        together.setdefault(move.after[profile], []).append(profile)
+    latest = _times(evidence, move)
     return [
-        Merge(profile, tuple(sorted(set(formerly) - {profile})), latest.get(profile, fallback))
+        Merge(profile, tuple(sorted(set(formerly) - {profile})), latest.get(profile, latest[b""]))
         for profile, formerly in sorted(together.items())
         if len(formerly) > 1
     ]
+
+
+def _splits(evidence: Evidence, move: Move) -> list[Split]:
+    """Find customers of whom a part has an id that named nobody before: what only went over to somebody is no split."""
+    parts: dict[FragmentKey, set[FragmentKey]] = {}
+    for fragment, profile in move.before.items():
+        parts.setdefault(profile, set()).add(move.after[fragment])
+    named = set(move.before.values())
+    latest = _times(evidence, move)
+    return [
+        Split(profile, tuple(sorted(of)), max(latest.get(part, latest[b""]) for part in of))
+        for profile, of in sorted(parts.items())
+        if len(of) > 1 and not of <= named
+    ]
+
+
+def _times(evidence: Evidence, move: Move) -> dict[FragmentKey, int]:
+    """Return the time of the latest new evidence about each customer, and under no name that of all."""
+    times = sorted(
+        (link.claim.time_us, move.after[pair[0]]) for pair, link in evidence.admission.links.items() if link.eligible
+    )
+    latest = {profile: time_us for time_us, profile in times}
+    return {**latest, b"": times[-1][0] if times else evidence.decided_us}

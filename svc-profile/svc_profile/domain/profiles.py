@@ -44,7 +44,7 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment], policies: 
     first_us, last_us = whole.first_event_us, whole.last_event_us
     return Profile(
         profile=profile,
-        known_as=tuple(sorted(map(_known_as, fragments), key=lambda known: (known.namespace, known.value))),
+        known_as=tuple(sorted(map(known_as, fragments), key=lambda known: (known.namespace, known.value))),
         traits=answers(whole.traits, policies),
         first_seen_us=whole.first_seen_us if first_us is None else first_us,
         last_seen_us=whole.last_seen_us if last_us is None else last_us,
@@ -54,6 +54,7 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment], policies: 
     )
 
 
-def _known_as(fragment: Fragment) -> KnownAs:
+def known_as(fragment: Fragment) -> KnownAs:
+    """Return the name that a fragment was learnt under."""
     name = fragment.name
     return KnownAs(name.fragment, name.namespace, name.value, fragment.first_seen_us, fragment.last_seen_us)

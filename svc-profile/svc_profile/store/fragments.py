@@ -99,6 +99,13 @@ FROM unnest(CAST(:fragments AS uuid[]), CAST(:traits AS text[])) AS g (fragment_
 WHERE f.fragment_id = g.fragment_id
 """
 
+_SOME = """
+SELECT fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
+    CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
+    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""
+
 NO_FLAGS: Mapping[FragmentKey, int] = MappingProxyType({})
 
 _PROFILES = """
@@ -230,6 +237,13 @@ class FragmentStore:
             fragments=[UUID(fragment) for fragment in fragments],
         )
         return {row.fragment_id.bytes for row in rows}
+
+    async def some(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Fragment]:
+        """Return what was learnt under some identifiers."""
+        if not fragments:
+            return {}
+        rows = await self._tx.rows(_SOME, fragments=[UUID(fragment) for fragment in fragments])
+        return {row.fragment_id.bytes: _read(row) for row in rows}
 
     async def lock_after(self, after: FragmentKey | None, *, most: int) -> dict[FragmentKey, dict[str, Trait]]:
         """Lock the next fragments in the order of their keys; return their traits."""

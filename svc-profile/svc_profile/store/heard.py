@@ -42,6 +42,12 @@ WHERE NOT s.deleted AND (excluded.deleted OR s.saved_time_us < excluded.saved_ti
 
 _FORGET_MEMBERSHIPS = "DELETE FROM segment_memberships WHERE segment_id = ANY (CAST(:segments AS text[]))"
 
+_MEMBERSHIPS_OF = """
+SELECT m.profile_id, m.segment_id, s.name, m.change_time_us, m.rule_version
+FROM segment_memberships m JOIN heard_segments s USING (segment_id)
+WHERE m.profile_id = ANY (CAST(:profiles AS uuid[])) AND m.member AND NOT s.deleted ORDER BY s.name, m.segment_id
+"""
+
 _CHANGE_STAGES = """
 INSERT INTO profile_stages AS s (
     profile_id, track, stage, previous_stage, rule_version, revision, change_time_us, evidence
@@ -162,6 +168,14 @@ class HeardStore:
         """Return the segments that a customer is in, by name."""
         rows = await self._tx.rows(_MEMBERSHIPS, profile=UUID(profile))
         return [Membership(row.segment_id, row.name, row.change_time_us, row.rule_version) for row in rows]
+
+    async def memberships_of(self, profiles: Collection[FragmentKey]) -> dict[FragmentKey, list[Membership]]:
+        """Return the segments that each of some customers is in, by name."""
+        found: dict[FragmentKey, list[Membership]] = {}
+        for row in await self._tx.rows(_MEMBERSHIPS_OF, profiles=[UUID(profile) for profile in profiles]):
+            membership = Membership(row.segment_id, row.name, row.change_time_us, row.rule_version)
+            found.setdefault(row.profile_id.bytes, []).append(membership)
+        return found
 
     async def stages(self, profile: FragmentKey) -> list[StageChange]:
         """Return where a customer stands, by track."""

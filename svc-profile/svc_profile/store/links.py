@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from svc_profile.domain.claims import Claim, Link, Pair
 from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.evidence import Evidence, confidence
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.identity import Component, Conflict, Member, Placement, Standing
 from svc_profile.domain.profiles import KnownAs
@@ -105,7 +106,7 @@ WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
 """
 
 _CONFLICTS = """
-SELECT l.child, l.parent, l.rule, l.source, l.message_id, l.claim_time_us,
+SELECT l.child, l.parent, l.parent_namespace, l.rule, l.source, l.message_id, l.claim_time_us,
     f.namespace, f.value, f.first_seen_us, f.last_seen_us,
     coalesce(c.profile_id, l.child) AS profile_id, coalesce(p.profile_id, l.parent) AS claiming_profile_id
 FROM links l
@@ -117,8 +118,39 @@ WHERE l.refused
     AND (CAST(:before_us AS bigint) IS NULL
         OR l.claim_time_us < :before_us
         OR (l.claim_time_us = :before_us AND (l.child, l.parent) > (CAST(:child AS uuid), CAST(:parent AS uuid))))
+    AND NOT EXISTS (
+        SELECT FROM decision_members a JOIN decision_members b USING (decision_id)
+        WHERE a.fragment_id = l.child AND b.fragment_id = l.parent AND a.side <> b.side AND a.is_active
+    )
     {of_profile}
 ORDER BY l.claim_time_us DESC, l.child, l.parent LIMIT :most
+"""
+
+_PROFILES_OF = """
+SELECT f.fragment_id, coalesce(m.profile_id, f.fragment_id) AS profile_id
+FROM fragments f LEFT JOIN fragment_profiles m USING (fragment_id)
+WHERE f.fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""
+
+# A profile that nothing is linked to has no row.
+_SIZE = """
+SELECT count(*) FROM (
+    SELECT fragment_id FROM fragment_profiles WHERE profile_id = ANY (CAST(:profiles AS uuid[]))
+    UNION SELECT * FROM unnest(CAST(:profiles AS uuid[]))
+) AS fragments
+"""
+
+_OF_PAIR = "AND l.child = :child AND l.parent = :parent"
+
+_AROUND = """
+SELECT l.*, coalesce(c.profile_id, l.child) AS child_profile, coalesce(p.profile_id, l.parent) AS parent_profile
+FROM (
+    SELECT * FROM links WHERE child = ANY (CAST(:fragments AS uuid[]))
+    UNION SELECT * FROM links WHERE parent = ANY (CAST(:fragments AS uuid[]))
+) AS l
+LEFT JOIN fragment_profiles c ON c.fragment_id = l.child
+LEFT JOIN fragment_profiles p ON p.fragment_id = l.parent
+ORDER BY l.claim_time_us, l.event_key, l.rank, l.child, l.parent
 """
 
 _OF_PROFILE = """
@@ -229,6 +261,15 @@ class LinkStore:
         """Return where linked fragments belong; one that is not in the answer belongs to itself."""
         return _placements(await self._tx.rows(_PLACEMENTS, fragments=[UUID(fragment) for fragment in fragments]))
 
+    async def profiles_of(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, FragmentKey]:
+        """Return whom each of some fragments belongs to; one that nobody is known by is not in the answer."""
+        rows = await self._tx.rows(_PROFILES_OF, fragments=[UUID(fragment) for fragment in fragments])
+        return {row.fragment_id.bytes: row.profile_id.bytes for row in rows}
+
+    async def size(self, profiles: Collection[FragmentKey]) -> int:
+        """Return how many fragments some profiles have together."""
+        return int(await self._tx.value(_SIZE, profiles=[UUID(profile) for profile in profiles]))
+
     async def conflicts(
         self,
         *,
@@ -246,6 +287,22 @@ class LinkStore:
             **({} if of is None else {"fragments": [UUID(fragment) for fragment in of]}),
         )
         return [_conflict(row) for row in rows]
+
+    async def conflict(self, pair: Pair) -> Conflict | None:
+        """Return the conflict about a pair, None when there is none or somebody has decided about it."""
+        child, parent = (UUID(end) for end in pair)
+        sql = _CONFLICTS.format(of_profile=_OF_PAIR)
+        row = await self._tx.row(sql, before_us=None, child=child, parent=parent, most=1)
+        return None if row is None else _conflict(row)
+
+    async def around(self, fragments: Collection[FragmentKey]) -> list[Evidence]:
+        """Return all links of some fragments, oldest claim first, and who has the two ends of each."""
+        rows = await self._tx.rows(_AROUND, fragments=[UUID(fragment) for fragment in fragments])
+        links = _links(rows).values()
+        return [
+            Evidence(link, row.child_profile.bytes, row.parent_profile.bytes)
+            for link, row in zip(links, rows, strict=True)
+        ]
 
 
 def _member(row: Row[Any]) -> Member:
@@ -285,4 +342,5 @@ def _conflict(row: Row[Any]) -> Conflict:
         message_id=row.message_id,
         claim_time_us=row.claim_time_us,
         pair=(row.child.bytes, row.parent.bytes),
+        confidence=confidence(row.rule, row.namespace, row.parent_namespace),
     )

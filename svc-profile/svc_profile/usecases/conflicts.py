@@ -6,15 +6,12 @@ from chassis.database import Transaction
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.identity import Conflict
 from svc_profile.store.links import LinkStore
-from svc_profile.usecases.profiles import get_profile
+from svc_profile.usecases.profiles import fragments_of
 
 
 async def list_conflicts(
     tx: Transaction, *, of: FragmentKey | None, before: tuple[int, FragmentKey, FragmentKey] | None, most: int
 ) -> list[Conflict]:
     """Return refused links, newest claim first; of one customer when a fragment is named."""
-    fragments = None
-    if of is not None:
-        profile = await get_profile(tx, of)
-        fragments = [known.fragment for known in profile.known_as]
+    fragments = None if of is None else await fragments_of(tx, of)
     return await LinkStore(tx).conflicts(of=fragments, before=before, most=most)

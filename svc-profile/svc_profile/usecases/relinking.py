@@ -12,7 +12,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.identity import Change
 from svc_profile.store.links import LinkStore
-from svc_profile.wire.identity import fragments_remapped, profiles_merged
+from svc_profile.wire.identity import fragments_remapped, profiles_merged, profiles_split
 
 
 async def relink(
@@ -30,13 +30,16 @@ async def relink(
     standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
     around = identity.survey(admission, standings, older, types)
     component = await links.component(around.seeds - new.keys())
-    await _write(tx, identity.reconcile(component, admission, around, new, types))
+    await write_change(tx, identity.reconcile(component, admission, around, new, types))
 
 
-async def _write(tx: Transaction, change: Change) -> None:
+async def write_change(tx: Transaction, change: Change) -> None:
+    """Write down who is who now, and announce it; the caller holds the identity lock."""
     links = LinkStore(tx)
     await links.put(change.links)
     for message in fragments_remapped(await links.place(change.moved)):
         tx.publish(message)
     for merge in change.merges:
         tx.publish(profiles_merged(merge))
+    for split in change.splits:
+        tx.publish(profiles_split(split))

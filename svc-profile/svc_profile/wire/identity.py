@@ -7,8 +7,9 @@ from typing import Any
 from chassis.clock import timestamp_from_us
 from dangol.profile.v1 import identity_pb2 as pb
 
+from svc_profile.domain.claims import Pair
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.identity import Conflict, Merge, Placement
+from svc_profile.domain.identity import Conflict, Merge, Placement, Split
 from svc_profile.wire.profiles import identifier_to_proto, profile_id
 from svc_profile.wire.values import bad_token, in_bigint, require_empty
 
@@ -36,6 +37,15 @@ def profiles_merged(merge: Merge) -> pb.ProfilesMerged:
     )
 
 
+def profiles_split(split: Split) -> pb.ProfilesSplit:
+    """Say which profiles one became."""
+    return pb.ProfilesSplit(
+        profile_id=profile_id(split.profile),
+        split_profile_ids=[profile_id(part) for part in split.parts],
+        evidence_time=timestamp_from_us(split.evidence_us),
+    )
+
+
 def conflict_to_proto(conflict: Conflict) -> pb.IdentityConflict:
     """Write a refused link."""
     return pb.IdentityConflict(
@@ -45,7 +55,15 @@ def conflict_to_proto(conflict: Conflict) -> pb.IdentityConflict:
         rule=conflict.rule,
         message_id=conflict.message_id,
         claim_time=timestamp_from_us(conflict.claim_time_us),
+        conflict_id=b"".join(conflict.pair).hex(),
+        confidence=conflict.confidence,
     )
+
+
+def read_conflict_id(text: str) -> Pair:
+    """Read the pair that a conflict is about."""
+    both = bytes.fromhex(text)
+    return both[:16], both[16:]
 
 
 def position_of_conflict(conflict: Conflict) -> dict[str, Any]:

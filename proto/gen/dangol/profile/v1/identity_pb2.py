@@ -25,38 +25,117 @@ _sym_db = _symbol_database.Default()
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
 from dangol.profile.v1 import profile_pb2 as dangol_dot_profile_dot_v1_dot_profile__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dangol/profile/v1/identity.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x10IdentityConflict\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63laiming_profile_id\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x1cListIdentityConflictsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityConflict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0f\x46ragmentMapping\x12\x13\n\x0b\x66ragment_id\x18\x01 \x01(\x0c\x12\x12\n\nprofile_id\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x11\x46ragmentsRemapped\x12\x34\n\x08mappings\x18\x01 \x03(\x0b\x32\".dangol.profile.v1.FragmentMapping\"u\n\x0eProfilesMerged\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x61\x62sorbed_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x12\x46ragmentsForgotten\x12\x14\n\x0c\x66ragment_ids\x18\x01 \x03(\x0c\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.dangol.profile.v1.ForgetReason\x12\x12\n\nrequest_id\x18\x03 \x01(\t*b\n\x0c\x46orgetReason\x12\x1d\n\x19\x46ORGET_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46ORGET_REASON_ERASED\x10\x01\x12\x19\n\x15\x46ORGET_REASON_REBUILT\x10\x02\x32\xc2\x01\n\x0fIdentityService\x12\xae\x01\n\x15ListIdentityConflicts\x12/.dangol.profile.v1.ListIdentityConflictsRequest\x1a\x30.dangol.profile.v1.ListIdentityConflictsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-conflictsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dangol/profile/v1/identity.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x0cIdentitySide\x12\x32\n\x0bidentifiers\x18\x01 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x18\n\x10identifier_count\x18\x02 \x01(\x05\"\xc6\x02\n\x10IdentityDecision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x35\n\x04kind\x18\x02 \x01(\x0e\x32\'.dangol.profile.v1.IdentityDecisionKind\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xf8\xbb\x18\x01\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrevoked_by\x18\x07 \x01(\t\x12\x1b\n\rrevoke_reason\x18\x08 \x01(\tB\x04\xf8\xbb\x18\x01\x12.\n\x05sides\x18\t \x03(\x0b\x32\x1f.dangol.profile.v1.IdentitySide\"\xfb\x01\n\x0eIdentityChange\x12*\n\x06\x62\x65\x66ore\x18\x01 \x03(\x0b\x32\x1a.dangol.profile.v1.Profile\x12\x14\n\x0c\x62\x65\x66ore_count\x18\x02 \x01(\x05\x12)\n\x05\x61\x66ter\x18\x03 \x03(\x0b\x32\x1a.dangol.profile.v1.Profile\x12\x13\n\x0b\x61\x66ter_count\x18\x04 \x01(\x05\x12\x31\n\x04made\x18\x05 \x03(\x0b\x32#.dangol.profile.v1.IdentityDecision\x12\x34\n\x07revoked\x18\x06 \x03(\x0b\x32#.dangol.profile.v1.IdentityDecision\"\xfb\x01\n\x14MergeProfilesRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12>\n\x06\x61\x62sorb\x18\x02 \x03(\tB.\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x05\x08\x01\x10\x80\x08\x8a\xbc\x18\x19[\"email:kim@example.com\"]\x12U\n\x06reason\x18\x03 \x01(\tBE\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xe8\x07\x8a\xbc\x18\x32\"Asked by telephone to put both accounts together\"\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"J\n\x15MergeProfilesResponse\x12\x31\n\x06\x63hange\x18\x01 \x01(\x0b\x32!.dangol.profile.v1.IdentityChange\"\xf1\x01\n\x13SplitProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12\x43\n\x0bidentifiers\x18\x02 \x03(\tB.\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x05\x08\x01\x10\x80\x08\x8a\xbc\x18\x19[\"email:kim@example.com\"]\x12G\n\x06reason\x18\x03 \x01(\tB7\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xe8\x07\x8a\xbc\x18$\"The address belongs to a colleague\"\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"I\n\x14SplitProfileResponse\x12\x31\n\x06\x63hange\x18\x01 \x01(\x0b\x32!.dangol.profile.v1.IdentityChange\"\xb8\x02\n\x0cIdentityLink\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x31\n\nbelongs_to\x18\x02 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12/\n\x07outcome\x18\x08 \x01(\x0e\x32\x1e.dangol.profile.v1.LinkOutcome\x12\x1b\n\x13\x63laiming_profile_id\x18\t \x01(\t\"\x9e\x01\n\x15\x45xplainProfileRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12$\n\x0f\x66rom_identifier\x18\x02 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12\"\n\rto_identifier\x18\x03 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\"\xf0\x01\n\x16\x45xplainProfileResponse\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12.\n\x05links\x18\x02 \x03(\x0b\x32\x1f.dangol.profile.v1.IdentityLink\x12\x12\n\nlink_count\x18\x03 \x01(\x05\x12\x36\n\tdecisions\x18\x04 \x03(\x0b\x32#.dangol.profile.v1.IdentityDecision\x12-\n\x04path\x18\x05 \x03(\x0b\x32\x1f.dangol.profile.v1.IdentityLink\x12\x17\n\x0fpath_confidence\x18\x06 \x01(\x01\"\xf1\x01\n\x10IdentityConflict\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63laiming_profile_id\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x12\n\nmessage_id\x18\x05 \x01(\t\x12.\n\nclaim_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63onflict_id\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x01\"\xc0\x01\n\x1eResolveIdentityConflictRequest\x12+\n\x0b\x63onflict_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\x82\xbc\x18\x0e\"\x0c[0-9a-f]{64}\x12?\n\nresolution\x18\x02 \x01(\x0e\x32%.dangol.profile.v1.ConflictResolutionB\x04\xe2\x41\x01\x02\x12\x1f\n\x06reason\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xe8\x07\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"T\n\x1fResolveIdentityConflictResponse\x12\x31\n\x06\x63hange\x18\x01 \x01(\x0b\x32!.dangol.profile.v1.IdentityChange\"{\n\x1cListIdentityDecisionsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityDecisionsResponse\x12\x36\n\tdecisions\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityDecision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x1cListIdentityConflictsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1dListIdentityConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.IdentityConflict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0f\x46ragmentMapping\x12\x13\n\x0b\x66ragment_id\x18\x01 \x01(\x0c\x12\x12\n\nprofile_id\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x03\"I\n\x11\x46ragmentsRemapped\x12\x34\n\x08mappings\x18\x01 \x03(\x0b\x32\".dangol.profile.v1.FragmentMapping\"u\n\x0eProfilesMerged\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x1c\n\x14\x61\x62sorbed_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\rProfilesSplit\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x19\n\x11split_profile_ids\x18\x02 \x03(\t\x12\x31\n\revidence_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x12\x46ragmentsForgotten\x12\x14\n\x0c\x66ragment_ids\x18\x01 \x03(\x0c\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.dangol.profile.v1.ForgetReason\x12\x12\n\nrequest_id\x18\x03 \x01(\t*\x82\x01\n\x14IdentityDecisionKind\x12&\n\"IDENTITY_DECISION_KIND_UNSPECIFIED\x10\x00\x12 \n\x1cIDENTITY_DECISION_KIND_MERGE\x10\x01\x12 \n\x1cIDENTITY_DECISION_KIND_SPLIT\x10\x02*\xcd\x01\n\x0bLinkOutcome\x12\x1c\n\x18LINK_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15LINK_OUTCOME_FOLLOWED\x10\x01\x12\x1e\n\x1aLINK_OUTCOME_CORROBORATING\x10\x02\x12\"\n\x1eLINK_OUTCOME_REFUSED_OUTRANKED\x10\x03\x12\x1e\n\x1aLINK_OUTCOME_REFUSED_LIMIT\x10\x04\x12!\n\x1dLINK_OUTCOME_REFUSED_DECISION\x10\x05*\x9a\x01\n\x12\x43onflictResolution\x12#\n\x1f\x43ONFLICT_RESOLUTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43ONFLICT_RESOLUTION_MERGE\x10\x01\x12\"\n\x1e\x43ONFLICT_RESOLUTION_KEEP_APART\x10\x02\x12\x1c\n\x18\x43ONFLICT_RESOLUTION_MOVE\x10\x03*b\n\x0c\x46orgetReason\x12\x1d\n\x19\x46ORGET_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46ORGET_REASON_ERASED\x10\x01\x12\x19\n\x15\x46ORGET_REASON_REBUILT\x10\x02\x32\xae\x08\n\x0fIdentityService\x12\xa1\x01\n\rMergeProfiles\x12\'.dangol.profile.v1.MergeProfilesRequest\x1a(.dangol.profile.v1.MergeProfilesResponse\"=\xaa\xbb\x18\x0eidentity.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/profiles/{profile}:merge:\x01*\x12\x9e\x01\n\x0cSplitProfile\x12&.dangol.profile.v1.SplitProfileRequest\x1a\'.dangol.profile.v1.SplitProfileResponse\"=\xaa\xbb\x18\x0eidentity.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\"\x1c/v1/profiles/{profile}:split:\x01*\x12\xa1\x01\n\x0e\x45xplainProfile\x12(.dangol.profile.v1.ExplainProfileRequest\x1a).dangol.profile.v1.ExplainProfileResponse\":\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02 \x12\x1e/v1/profiles/{profile}:explain\x12\xae\x01\n\x15ListIdentityConflicts\x12/.dangol.profile.v1.ListIdentityConflictsRequest\x1a\x30.dangol.profile.v1.ListIdentityConflictsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-conflicts\x12\xcf\x01\n\x17ResolveIdentityConflict\x12\x31.dangol.profile.v1.ResolveIdentityConflictRequest\x1a\x32.dangol.profile.v1.ResolveIdentityConflictResponse\"M\xaa\xbb\x18\x0eidentity.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x31\",/v1/identity-conflicts/{conflict_id}:resolve:\x01*\x12\xae\x01\n\x15ListIdentityDecisions\x12/.dangol.profile.v1.ListIdentityDecisionsRequest\x1a\x30.dangol.profile.v1.ListIdentityDecisionsResponse\"2\xaa\xbb\x18\x0cprofile.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-decisionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dangol.profile.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_IDENTITYDECISION'].fields_by_name['reason']._loaded_options = None
+  _globals['_IDENTITYDECISION'].fields_by_name['reason']._serialized_options = b'\370\273\030\001'
+  _globals['_IDENTITYDECISION'].fields_by_name['revoke_reason']._loaded_options = None
+  _globals['_IDENTITYDECISION'].fields_by_name['revoke_reason']._serialized_options = b'\370\273\030\001'
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['absorb']._loaded_options = None
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['absorb']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\005\010\001\020\200\010\212\274\030\031[\"email:kim@example.com\"]'
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_MERGEPROFILESREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\350\007\212\274\0302\"Asked by telephone to put both accounts together\"'
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['identifiers']._loaded_options = None
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['identifiers']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\005\010\001\020\200\010\212\274\030\031[\"email:kim@example.com\"]'
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_SPLITPROFILEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\350\007\212\274\030$\"The address belongs to a colleague\"'
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['from_identifier']._loaded_options = None
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['from_identifier']._serialized_options = b'\370\273\030\001\202\274\030\003\020\200\010'
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['to_identifier']._loaded_options = None
+  _globals['_EXPLAINPROFILEREQUEST'].fields_by_name['to_identifier']._serialized_options = b'\370\273\030\001\202\274\030\003\020\200\010'
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['conflict_id']._loaded_options = None
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['conflict_id']._serialized_options = b'\342A\001\002\202\274\030\016\"\014[0-9a-f]{64}'
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['resolution']._loaded_options = None
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['resolution']._serialized_options = b'\342A\001\002'
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\350\007'
+  _globals['_LISTIDENTITYDECISIONSREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_LISTIDENTITYDECISIONSREQUEST'].fields_by_name['profile']._serialized_options = b'\370\273\030\001\202\274\030\003\020\200\010'
+  _globals['_LISTIDENTITYDECISIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTIDENTITYDECISIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['profile']._loaded_options = None
   _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['profile']._serialized_options = b'\370\273\030\001\202\274\030\003\020\200\010'
   _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTIDENTITYCONFLICTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
+  _globals['_IDENTITYSERVICE'].methods_by_name['MergeProfiles']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['MergeProfiles']._serialized_options = b'\252\273\030\016identity.write\260\273\030\004\202\323\344\223\002!\"\034/v1/profiles/{profile}:merge:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['SplitProfile']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['SplitProfile']._serialized_options = b'\252\273\030\016identity.write\260\273\030\004\202\323\344\223\002!\"\034/v1/profiles/{profile}:split:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ExplainProfile']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ExplainProfile']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002 \022\036/v1/profiles/{profile}:explain'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityConflicts']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityConflicts']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002\030\022\026/v1/identity-conflicts'
-  _globals['_FORGETREASON']._serialized_start=1011
-  _globals['_FORGETREASON']._serialized_end=1109
-  _globals['_IDENTITYCONFLICT']._serialized_start=185
-  _globals['_IDENTITYCONFLICT']._serialized_end=385
-  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_start=387
-  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_end=510
-  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_start=512
-  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_end=624
-  _globals['_FRAGMENTMAPPING']._serialized_start=626
-  _globals['_FRAGMENTMAPPING']._serialized_end=702
-  _globals['_FRAGMENTSREMAPPED']._serialized_start=704
-  _globals['_FRAGMENTSREMAPPED']._serialized_end=777
-  _globals['_PROFILESMERGED']._serialized_start=779
-  _globals['_PROFILESMERGED']._serialized_end=896
-  _globals['_FRAGMENTSFORGOTTEN']._serialized_start=898
-  _globals['_FRAGMENTSFORGOTTEN']._serialized_end=1009
-  _globals['_IDENTITYSERVICE']._serialized_start=1112
-  _globals['_IDENTITYSERVICE']._serialized_end=1306
+  _globals['_IDENTITYSERVICE'].methods_by_name['ResolveIdentityConflict']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ResolveIdentityConflict']._serialized_options = b'\252\273\030\016identity.write\260\273\030\004\202\323\344\223\0021\",/v1/identity-conflicts/{conflict_id}:resolve:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityDecisions']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListIdentityDecisions']._serialized_options = b'\252\273\030\014profile.read\260\273\030\004\202\323\344\223\002\030\022\026/v1/identity-decisions'
+  _globals['_IDENTITYDECISIONKIND']._serialized_start=3766
+  _globals['_IDENTITYDECISIONKIND']._serialized_end=3896
+  _globals['_LINKOUTCOME']._serialized_start=3899
+  _globals['_LINKOUTCOME']._serialized_end=4104
+  _globals['_CONFLICTRESOLUTION']._serialized_start=4107
+  _globals['_CONFLICTRESOLUTION']._serialized_end=4261
+  _globals['_FORGETREASON']._serialized_start=4263
+  _globals['_FORGETREASON']._serialized_end=4361
+  _globals['_IDENTITYSIDE']._serialized_start=217
+  _globals['_IDENTITYSIDE']._serialized_end=309
+  _globals['_IDENTITYDECISION']._serialized_start=312
+  _globals['_IDENTITYDECISION']._serialized_end=638
+  _globals['_IDENTITYCHANGE']._serialized_start=641
+  _globals['_IDENTITYCHANGE']._serialized_end=892
+  _globals['_MERGEPROFILESREQUEST']._serialized_start=895
+  _globals['_MERGEPROFILESREQUEST']._serialized_end=1146
+  _globals['_MERGEPROFILESRESPONSE']._serialized_start=1148
+  _globals['_MERGEPROFILESRESPONSE']._serialized_end=1222
+  _globals['_SPLITPROFILEREQUEST']._serialized_start=1225
+  _globals['_SPLITPROFILEREQUEST']._serialized_end=1466
+  _globals['_SPLITPROFILERESPONSE']._serialized_start=1468
+  _globals['_SPLITPROFILERESPONSE']._serialized_end=1541
+  _globals['_IDENTITYLINK']._serialized_start=1544
+  _globals['_IDENTITYLINK']._serialized_end=1856
+  _globals['_EXPLAINPROFILEREQUEST']._serialized_start=1859
+  _globals['_EXPLAINPROFILEREQUEST']._serialized_end=2017
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_start=2020
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_end=2260
+  _globals['_IDENTITYCONFLICT']._serialized_start=2263
+  _globals['_IDENTITYCONFLICT']._serialized_end=2504
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST']._serialized_start=2507
+  _globals['_RESOLVEIDENTITYCONFLICTREQUEST']._serialized_end=2699
+  _globals['_RESOLVEIDENTITYCONFLICTRESPONSE']._serialized_start=2701
+  _globals['_RESOLVEIDENTITYCONFLICTRESPONSE']._serialized_end=2785
+  _globals['_LISTIDENTITYDECISIONSREQUEST']._serialized_start=2787
+  _globals['_LISTIDENTITYDECISIONSREQUEST']._serialized_end=2910
+  _globals['_LISTIDENTITYDECISIONSRESPONSE']._serialized_start=2912
+  _globals['_LISTIDENTITYDECISIONSRESPONSE']._serialized_end=3024
+  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_start=3026
+  _globals['_LISTIDENTITYCONFLICTSREQUEST']._serialized_end=3149
+  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_start=3151
+  _globals['_LISTIDENTITYCONFLICTSRESPONSE']._serialized_end=3263
+  _globals['_FRAGMENTMAPPING']._serialized_start=3265
+  _globals['_FRAGMENTMAPPING']._serialized_end=3341
+  _globals['_FRAGMENTSREMAPPED']._serialized_start=3343
+  _globals['_FRAGMENTSREMAPPED']._serialized_end=3416
+  _globals['_PROFILESMERGED']._serialized_start=3418
+  _globals['_PROFILESMERGED']._serialized_end=3535
+  _globals['_PROFILESSPLIT']._serialized_start=3537
+  _globals['_PROFILESSPLIT']._serialized_end=3650
+  _globals['_FRAGMENTSFORGOTTEN']._serialized_start=3652
+  _globals['_FRAGMENTSFORGOTTEN']._serialized_end=3763
+  _globals['_IDENTITYSERVICE']._serialized_start=4364
+  _globals['_IDENTITYSERVICE']._serialized_end=5434
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IdentityServiceStub:
-    """Reads what was learnt about identity.
+    """Explains identity and takes decisions about it.
     """
 
     def __init__(self, channel):
@@ -35,19 +35,82 @@ class IdentityServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.MergeProfiles = channel.unary_unary(
+                '/dangol.profile.v1.IdentityService/MergeProfiles',
+                request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesResponse.FromString,
+                _registered_method=True)
+        self.SplitProfile = channel.unary_unary(
+                '/dangol.profile.v1.IdentityService/SplitProfile',
+                request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileResponse.FromString,
+                _registered_method=True)
+        self.ExplainProfile = channel.unary_unary(
+                '/dangol.profile.v1.IdentityService/ExplainProfile',
+                request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileResponse.FromString,
+                _registered_method=True)
         self.ListIdentityConflicts = channel.unary_unary(
                 '/dangol.profile.v1.IdentityService/ListIdentityConflicts',
                 request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsRequest.SerializeToString,
                 response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsResponse.FromString,
                 _registered_method=True)
+        self.ResolveIdentityConflict = channel.unary_unary(
+                '/dangol.profile.v1.IdentityService/ResolveIdentityConflict',
+                request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictResponse.FromString,
+                _registered_method=True)
+        self.ListIdentityDecisions = channel.unary_unary(
+                '/dangol.profile.v1.IdentityService/ListIdentityDecisions',
+                request_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
-    """Reads what was learnt about identity.
+    """Explains identity and takes decisions about it.
     """
 
+    def MergeProfiles(self, request, context):
+        """Makes several customers one, for good: the history of each stays with its identifiers, so that `:split` takes it
+        back. Customers who were split before are put together again. Nothing happens to those who are one already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SplitProfile(self, request, context):
+        """Makes one customer two: the identifiers named leave with all that was learnt under them. Splitting off exactly what
+        a merge brought takes the merge back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainProfile(self, request, context):
+        """Why the identifiers of a customer are one person: the evidence that was followed, what was refused, what people
+        decided, and the chain from one identifier to another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListIdentityConflicts(self, request, context):
-        """Links that were refused because they would have joined two known people, newest first.
+        """Links that were refused because they would have joined two known people, newest first, until somebody decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveIdentityConflict(self, request, context):
+        """Decides about a conflict.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIdentityDecisions(self, request, context):
+        """What people decided about identity, newest first, also what was taken back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -56,10 +119,35 @@ class IdentityServiceServicer:
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'MergeProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeProfiles,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesResponse.SerializeToString,
+            ),
+            'SplitProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SplitProfile,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileResponse.SerializeToString,
+            ),
+            'ExplainProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainProfile,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileResponse.SerializeToString,
+            ),
             'ListIdentityConflicts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListIdentityConflicts,
                     request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsRequest.FromString,
                     response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsResponse.SerializeToString,
+            ),
+            'ResolveIdentityConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveIdentityConflict,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictResponse.SerializeToString,
+            ),
+            'ListIdentityDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentityDecisions,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -70,8 +158,89 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
-    """Reads what was learnt about identity.
+    """Explains identity and takes decisions about it.
     """
+
+    @staticmethod
+    def MergeProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IdentityService/MergeProfiles',
+            dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_identity__pb2.MergeProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SplitProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IdentityService/SplitProfile',
+            dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_identity__pb2.SplitProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IdentityService/ExplainProfile',
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ExplainProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListIdentityConflicts(request,
@@ -90,6 +259,60 @@ class IdentityService:
             '/dangol.profile.v1.IdentityService/ListIdentityConflicts',
             dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsRequest.SerializeToString,
             dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityConflictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveIdentityConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IdentityService/ResolveIdentityConflict',
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ResolveIdentityConflictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentityDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IdentityService/ListIdentityDecisions',
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_identity__pb2.ListIdentityDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

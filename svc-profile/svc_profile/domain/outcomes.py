@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision about identity changes, for whom."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from svc_profile.domain.decisions import Record
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.fragments import Fragment
+from svc_profile.domain.heard import Membership
+from svc_profile.domain.profiles import fold_profile
+from svc_profile.domain.traits import Policies
+from svc_profile.domain.views import View
+
+SHOWN = 100
+"""Most customers that are shown before and after."""
+
+Homes = Mapping[FragmentKey, FragmentKey]
+"""The profile of each of some fragments."""
+
+
+class Resolution(Enum):
+    """How a conflict is resolved."""
+
+    MERGE = auto()
+    KEEP_APART = auto()
+    MOVE = auto()
+
+
+@dataclass(frozen=True)
+class Customers:
+    """Customers whom a decision concerns, as many as are shown."""
+
+    views: Sequence[View]
+    count: int
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a decision changed."""
+
+    before: Customers
+    after: Customers
+    made: Sequence[Record]
+    revoked: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What is known under some fragments, to be shown as the customers that they make up."""
+
+    learnt: Mapping[FragmentKey, Fragment]
+    segments: Mapping[FragmentKey, Sequence[Membership]]
+    """Of each profile as they were."""
+    policies: Policies
+    homes: Homes
+    """Where the fragments belonged."""
+
+    def customers(self, homes: Homes) -> Customers:
+        """Show the customers that the fragments make up when each belongs to the profile that is given."""
+        members: dict[FragmentKey, list[FragmentKey]] = {}
+        for fragment, profile in homes.items():
+            members.setdefault(profile, []).append(fragment)
+        shown = sorted(members)[:SHOWN]
+        return Customers([self._view(profile, members[profile]) for profile in shown], len(members))
+
+    def _view(self, profile: FragmentKey, fragments: Sequence[FragmentKey]) -> View:
+        sources = {self.homes[fragment] for fragment in fragments}
+        segments = {each.segment_id: each for source in sorted(sources) for each in self.segments.get(source, ())}
+        return View(
+            profile_id=profile,
+            profile=fold_profile(profile, [self.learnt[fragment] for fragment in fragments], self.policies),
+            segments=sorted(segments.values(), key=lambda each: (each.name, each.segment_id)),
+        )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to be decided, and taken back, so that customers become one or two.
+
+Merge and split are each other's inverse: where taking an earlier decision back is enough, nothing new is decided.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from chassis.errors import Invalid
+from chassis.identifiers import IdentifierTypes
+
+from svc_profile.domain.claims import Claim
+from svc_profile.domain.decisions import Decision, DecisionKind
+from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.identity import Component, resolve
+
+Sides = tuple[tuple[FragmentKey, ...], ...]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What is decided anew, and what is taken back."""
+
+    new: Sequence[Sides] = ()
+    revoked: frozenset[int] = frozenset()
+
+
+def rule_merge(
+    component: Component, keep: FragmentKey, others: Collection[FragmentKey], types: IdentifierTypes
+) -> Ruling:
+    """Make the profile `keep` and others one; `component` is what is connected with any of them."""
+    wanted = {keep, *others}
+    home = {f: member.profile for f, member in component.members.items() if member.profile in wanted}
+    crossing = [decision for decision in component.decisions if _keeps_apart(decision, home)]
+    undone = _undone(component, crossing, home, types)
+    standing = {f for d in crossing if d.decision_id not in undone for f in _among(d, home)}
+    profile_of = _without(component, undone, types)
+    groups: dict[FragmentKey, list[FragmentKey]] = {}
+    for fragment in home:
+        groups.setdefault(profile_of[fragment], []).append(fragment)
+    kept = groups.pop(profile_of[keep])
+    anchors = _anchors(component, kept, types, standing)
+    new = [((*anchors, *_anchors(component, group, types, standing)),) for _, group in sorted(groups.items())]
+    return Ruling(new, undone)
+
+
+def rule_split(
+    component: Component, profile: FragmentKey, chosen: Collection[FragmentKey], types: IdentifierTypes
+) -> Ruling:
+    """Let chosen fragments leave a profile; raises `Invalid` when nothing would stay, or leave."""
+    home = {f for f, member in component.members.items() if member.profile == profile}
+    carriers = {claim.child: claim.parent for claim in _claims(component) if claim.is_forced}
+    near = {f for f in home if _carrier(f, carriers) in chosen}
+    far = home - near
+    if not near or not far - carriers.keys():
+        raise Invalid.field("identifiers", "must leave the customer at least one identifier")
+    crossing = [d for d in component.decisions if _holds_together(d, near, far)]
+    if len(crossing) == 1:
+        undone = frozenset({crossing[0].decision_id})
+        if _parts(component, _without(component, undone, types), near, far):
+            return Ruling(revoked=undone)
+    return Ruling([(tuple(sorted(near - carriers.keys())), tuple(sorted(far - carriers.keys())))])
+
+
+def _claims(component: Component) -> Iterable[Claim]:
+    return (link.claim for link in component.links.values() if link.eligible)
+
+
+def _carrier(fragment: FragmentKey, carriers: Mapping[FragmentKey, FragmentKey]) -> FragmentKey:
+    """Return the identifier that a fragment of the platform's own making hangs on."""
+    while fragment in carriers:
+        fragment = carriers[fragment]
+    return fragment
+
+
+def _without(
+    component: Component, undone: Collection[int], types: IdentifierTypes
+) -> Mapping[FragmentKey, FragmentKey]:
+    """Find out who would be who if some decisions did not stand."""
+    decisions = [decision for decision in component.decisions if decision.decision_id not in undone]
+    return resolve(component.members, _claims(component), decisions, types).profile_of
+
+
+def _among(decision: Decision, home: Mapping[FragmentKey, FragmentKey]) -> list[FragmentKey]:
+    return [fragment for side in decision.sides for fragment in side if fragment in home]
+
+
+def _keeps_apart(decision: Decision, home: Mapping[FragmentKey, FragmentKey]) -> bool:
+    """Tell whether a split keeps some of the profiles from others of them."""
+    if decision.kind is DecisionKind.MERGE:
+        return False
+    near, far = ({home[fragment] for fragment in side if fragment in home} for side in decision.sides)
+    return bool(near) and bool(far) and len(near | far) > 1
+
+
+def _undone(
+    component: Component, crossing: Sequence[Decision], home: Mapping[FragmentKey, FragmentKey], types: IdentifierTypes
+) -> frozenset[int]:
+    """Return the splits whose two sides would be one customer without them."""
+    if not crossing:
+        return frozenset()
+    profile_of = _without(component, {decision.decision_id for decision in crossing}, types)
+    return frozenset(d.decision_id for d in crossing if len({profile_of[f] for f in _among(d, home)}) == 1)
+
+
+def _anchors(
+    component: Component, group: Collection[FragmentKey], types: IdentifierTypes, standing: Collection[FragmentKey]
+) -> list[FragmentKey]:
+    """Return what suffices to hold a group: the rest follows them by its own evidence.
+
+    Names of limited types have to be among them, because two groups that hold such names would refuse each other, and
+    so has everything that an older split would keep apart.
+    """
+    leaves = {claim.child for claim in _claims(component) if claim.is_forced}
+    names = [fragment for fragment in group if fragment not in leaves] or list(group)
+    limited = [f for f in names if component.members[f].namespace in types.limits]
+    weakest = len(types.rank)
+
+    def strength(fragment: FragmentKey) -> tuple[int, int, FragmentKey]:
+        member = component.members[fragment]
+        return types.rank.get(member.namespace, weakest), member.first_seen_us, fragment
+
+    return sorted({*(limited or [min(names, key=strength)]), *(f for f in group if f in standing)})
+
+
+def _holds_together(decision: Decision, near: Collection[FragmentKey], far: Collection[FragmentKey]) -> bool:
+    if decision.kind is DecisionKind.SPLIT:
+        return False
+    return any(f in near for f in decision.sides[0]) and any(f in far for f in decision.sides[0])
+
+
+def _parts(
+    component: Component,
+    profile_of: Mapping[FragmentKey, FragmentKey],
+    near: Collection[FragmentKey],
+    far: Collection[FragmentKey],
+) -> bool:
+    """Tell whether an outcome parts exactly these two from each other, and moves nobody else."""
+    left, stayed = {profile_of[f] for f in near}, {profile_of[f] for f in far}
+    others = component.members.keys() - {*near, *far}
+    unmoved = all(profile_of[f] == component.members[f].profile for f in others)
+    return len(left) == len(stayed) == 1 and left != stayed and unmoved
+
+
+def with_decisions(component: Component, ruling: Ruling, made: Sequence[Decision]) -> Component:
+    """Return the component as it stands after a ruling."""
+    kept = [decision for decision in component.decisions if decision.decision_id not in ruling.revoked]
+    return replace(component, decisions=[*kept, *made])

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions of people about identity, through the real door: merge, split, explain, resolve, and their inverses."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from chassis.identity import IdentityKey, format_profile_id
+from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
+from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.profile.v1 import identity_pb2 as pb
+from dangol.profile.v1 import profile_pb2
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
+from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
+from sqlalchemy import event as sqlalchemy_event
+from svc_profile.app import build
+from svc_profile.settings import Settings
+
+KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
+START_US = 1_760_000_000_000_000
+MINUTE_US = 60_000_000
+MERGE, SPLIT = pb.IDENTITY_DECISION_KIND_MERGE, pb.IDENTITY_DECISION_KIND_SPLIT
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+async def service(engines: Engines) -> AsyncIterator[RunningService]:
+    async with running(build, Settings, engines, max_merge_fragments=2_000) as service:
+        yield service
+
+
+@pytest.fixture
+def tag() -> str:
+    """Keep the customers of one test apart from those of the others."""
+    return f"i{next(numbers)}"
+
+
+def event(kind: str, *, at: int = 0, traits: Any = None, **fields: Any) -> Event:
+    return Event(
+        type=EventType.Value(f"EVENT_TYPE_{kind.upper()}"),
+        time_us=START_US + at * MINUTE_US,
+        received_time_us=START_US + at * MINUTE_US,
+        traits=json.dumps(traits).encode() if traits is not None else b"",
+        **{"source": "web", "message_id": f"m{next(numbers)}", **fields},
+    )
+
+
+async def collect(service: RunningService, *events: Event) -> None:
+    await service.deliver(EventBatch(events=events), subject="events.collected.1")
+
+
+async def known(service: RunningService, reference: str) -> profile_pb2.Profile:
+    request = profile_pb2.GetProfileRequest(profile=reference)
+    answer: profile_pb2.GetProfileResponse = await service.stub(ProfileServiceStub).GetProfile(request)
+    return answer.profile
+
+
+async def merge(service: RunningService, keep: str, *absorb: str, dry_run: bool = False) -> pb.IdentityChange:
+    request = pb.MergeProfilesRequest(profile=keep, absorb=absorb, reason="asked for", dry_run=dry_run)
+    answer: pb.MergeProfilesResponse = await service.stub(IdentityServiceStub).MergeProfiles(request)
+    await service.settled()
+    return answer.change
+
+
+async def split(service: RunningService, of: str, *chosen: str, dry_run: bool = False) -> pb.IdentityChange:
+    request = pb.SplitProfileRequest(profile=of, identifiers=chosen, reason="a mistake", dry_run=dry_run)
+    answer: pb.SplitProfileResponse = await service.stub(IdentityServiceStub).SplitProfile(request)
+    await service.settled()
+    return answer.change
+
+
+async def explain(service: RunningService, reference: str, start: str = "", end: str = "") -> Any:
+    request = pb.ExplainProfileRequest(profile=reference, from_identifier=start, to_identifier=end)
+    return await service.stub(IdentityServiceStub).ExplainProfile(request)
+
+
+async def conflicts(service: RunningService, reference: str) -> list[pb.IdentityConflict]:
+    request = pb.ListIdentityConflictsRequest(profile=reference)
+    return list((await service.stub(IdentityServiceStub).ListIdentityConflicts(request)).conflicts)
+
+
+async def decisions(service: RunningService, reference: str = "") -> list[pb.IdentityDecision]:
+    request = pb.ListIdentityDecisionsRequest(profile=reference)
+    return list((await service.stub(IdentityServiceStub).ListIdentityDecisions(request)).decisions)
+
+
+async def resolve(service: RunningService, conflict: pb.IdentityConflict, how: Any) -> None:
+    request = pb.ResolveIdentityConflictRequest(conflict_id=conflict.conflict_id, reason="looked into", resolution=how)
+    await service.stub(IdentityServiceStub).ResolveIdentityConflict(request)
+    await service.settled()
+
+
+async def two_people(service: RunningService, tag: str) -> tuple[str, str]:
+    """Let Kim and Lee be known, each with a device and traits."""
+    for at, name in enumerate(("kim", "lee")):
+        await collect(
+            service,
+            event("page", at=at, anonymous_id=f"{name}-device-{tag}"),
+            event(
+                "identify",
+                at=10 + at,
+                anonymous_id=f"{name}-device-{tag}",
+                user_id=f"{name}-{tag}",
+                traits={"name": name, name: True, "email": f"{name}-{tag}@example.com"},
+            ),
+        )
+    return f"user_id:kim-{tag}", f"user_id:lee-{tag}"
+
+
+def names(profile: profile_pb2.Profile) -> set[str]:
+    return {f"{each.namespace}:{each.value}" for each in profile.identifiers}
+
+
+async def test_merging_two_known_people_makes_them_one_and_splitting_takes_it_back(
+    service: RunningService, tag: str
+) -> None:
+    """Whatever limits say; and the split finds the merge that it undoes."""
+    kim, lee = await two_people(service, tag)
+    before = [await known(service, kim), await known(service, lee)]
+    change = await merge(service, kim, lee)
+    whole = await known(service, lee)
+    assert whole == await known(service, kim) == await known(service, before[1].profile_id) == change.after[0]
+    assert names(whole) == names(before[0]) | names(before[1])
+    assert dict(whole.event_counts) == {"page": 2, "identify": 2}
+    assert [each.profile_id for each in change.before] == sorted(each.profile_id for each in before)
+    assert [decision.kind for decision in change.made] == [MERGE]
+    undone = await split(service, kim, *names(before[1]))
+    assert [await known(service, kim), await known(service, lee)] == before
+    assert [decision.decision_id for decision in undone.revoked] == [change.made[0].decision_id]
+    assert not undone.made
+
+
+async def test_chosen_identifiers_leave_with_their_own_history_and_merging_takes_it_back(
+    service: RunningService, tag: str
+) -> None:
+    """What the others learnt stays, held together although the address that connected them has left."""
+    mail, first, second = f"email:{tag}@example.com", f"anonymous_id:a-{tag}", f"anonymous_id:b-{tag}"
+    for at, device in enumerate((f"a-{tag}", f"b-{tag}")):
+        traits = {"email": f"{tag}@example.com", "city": "Seoul"}
+        await collect(service, event("identify", at=at, anonymous_id=device, traits=traits))
+        await collect(service, event("page", at=5 + at, anonymous_id=device))
+    before = await known(service, mail)
+    change = await split(service, first, mail)
+    left, stayed = await known(service, mail), await known(service, first)
+    assert names(left) == {mail}
+    assert stayed == await known(service, second)
+    assert (dict(left.event_counts), dict(stayed.event_counts)) == ({"identify": 2}, {"page": 2})
+    assert ("city" in left.traits, "city" in stayed.traits) == (True, False)
+    assert [decision.kind for decision in change.made] == [SPLIT]
+    again = await merge(service, mail, second)
+    assert await known(service, mail) == before
+    assert [decision.decision_id for decision in again.revoked] == [change.made[0].decision_id]
+    assert not again.made
+
+
+async def test_a_dry_run_says_what_would_change_and_changes_nothing(service: RunningService, tag: str) -> None:
+    kim, lee = await two_people(service, tag)
+    before = [await known(service, kim), await known(service, lee)]
+    announced = len(await service.published(pb.ProfilesMerged))
+    would = await merge(service, kim, lee, dry_run=True)
+    assert (would.before_count, would.after_count) == (2, 1)
+    assert set(would.after[0].traits.keys()) == {"name", "kim", "lee", "email"}
+    assert [await known(service, kim), await known(service, lee)] == before
+    assert not await decisions(service, kim)
+    assert len(await service.published(pb.ProfilesMerged)) == announced
+    await merge(service, kim, lee)
+    would = await split(service, kim, *names(before[1]), dry_run=True)
+    assert sorted(would.after, key=lambda each: each.profile_id) == sorted(before, key=lambda each: each.profile_id)
+    assert len((await known(service, kim)).identifiers) == 6
+
+
+async def test_events_never_undo_a_decision(service: RunningService, tag: str) -> None:
+    """After the split both use one device; the claim is refused and listed, and a late event changes nothing."""
+    user, other = f"user_id:u-{tag}", f"email:{tag}@example.com"
+    await collect(service, event("identify", at=5, user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))
+    await split(service, user, other)
+    assert not await conflicts(service, user)
+    for at in (9, 1):
+        await collect(service, event("identify", at=at, user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))
+    assert names(await known(service, other)) == {other}
+    # A device that comes with both later is a new conflict, not a reunion.
+    await collect(
+        service,
+        event("identify", at=20, anonymous_id=f"d-{tag}", traits={"email": f"{tag}@example.com"}),
+        event("identify", at=21, anonymous_id=f"d-{tag}", user_id=f"u-{tag}"),
+    )
+    assert names(await known(service, other)) == {other, f"anonymous_id:d-{tag}"}
+    assert [conflict.identifier.value for conflict in await conflicts(service, user)] == [f"d-{tag}"]
+
+
+async def test_a_merge_holds_what_it_joined_against_later_events(service: RunningService, tag: str) -> None:
+    """A third person who logs in on a merged customer's device stays a third person."""
+    kim, _ = await two_people(service, tag)
+    await collect(service, event("page", at=1, anonymous_id=f"x-{tag}"))
+    await merge(service, f"anonymous_id:x-{tag}", kim)
+    await collect(service, event("identify", at=50, anonymous_id=f"x-{tag}", user_id=f"park-{tag}"))
+    assert names(await known(service, f"user_id:park-{tag}")) == {f"user_id:park-{tag}"}
+    assert f"anonymous_id:x-{tag}" in names(await known(service, kim))
+    assert [each.claiming_profile_id for each in await conflicts(service, kim)] == [prf(f"user_id:park-{tag}")]
+
+
+def prf(reference: str) -> str:
+    return format_profile_id(KEY.resolve(reference))
+
+
+async def test_decisions_are_announced(service: RunningService, tag: str) -> None:
+    kim, lee = await two_people(service, tag)
+    ids = sorted([(await known(service, kim)).profile_id, (await known(service, lee)).profile_id])
+    await merge(service, kim, lee)
+    whole = (await known(service, kim)).profile_id
+    merged = [m for m in await service.published(pb.ProfilesMerged) if m.profile_id == whole]
+    assert [list(m.absorbed_profile_ids) for m in merged] == [[each for each in ids if each != whole]]
+    await split(service, kim, f"email:lee-{tag}@example.com", lee, f"anonymous_id:lee-device-{tag}")
+    parted = [m for m in await service.published(pb.ProfilesSplit) if m.profile_id == whole]
+    assert [sorted(m.split_profile_ids) for m in parted] == [ids]
+
+
+async def test_a_decision_says_who_took_it_why_and_when(service: RunningService, tag: str) -> None:
+    """Also after it was taken back."""
+    kim, lee = await two_people(service, tag)
+    await merge(service, kim, lee)
+    await split(service, kim, lee, f"email:lee-{tag}@example.com", f"anonymous_id:lee-device-{tag}")
+    (decision,) = await decisions(service, kim)
+    assert (decision.actor, decision.reason) == ("test", "asked for")
+    assert (decision.revoked_by, decision.revoke_reason) == ("test", "a mistake")
+    assert decision.revoke_time.ToMicroseconds() >= decision.decide_time.ToMicroseconds() > 0
+    assert {f"{i.namespace}:{i.value}" for i in decision.sides[0].identifiers} == {kim, lee}
+
+
+async def test_an_explanation_holds_every_link_with_event_rule_time_and_confidence(
+    service: RunningService, tag: str
+) -> None:
+    """And the chain between two identifiers, with what it is worth as a whole."""
+    kim, lee = await two_people(service, tag)
+    device, mail = f"anonymous_id:kim-device-{tag}", f"email:lee-{tag}@example.com"
+    await collect(service, event("identify", at=30, anonymous_id=f"kim-device-{tag}", user_id=f"lee-{tag}"))
+    alone = await explain(service, kim, device, f"email:kim-{tag}@example.com")
+    assert [(link.rule, round(link.confidence, 2)) for link in alone.path] == [("same_event", 0.8), ("same_event", 0.9)]
+    assert alone.path_confidence == pytest.approx(0.72)
+    assert [link.claim_time.ToMicroseconds() for link in alone.path] == [START_US + 10 * MINUTE_US] * 2
+    refused = [link for link in alone.links if link.outcome == pb.LINK_OUTCOME_REFUSED_OUTRANKED]
+    assert [link.claiming_profile_id for link in refused] == [(await known(service, lee)).profile_id]
+    await merge(service, kim, lee)
+    whole = await explain(service, kim, device, mail)
+    assert [link.rule for link in whole.path] == ["same_event", "merge", "same_event"]
+    assert whole.path[1].message_id == whole.decisions[0].decision_id
+    assert {link.outcome for link in whole.links} == {pb.LINK_OUTCOME_FOLLOWED, pb.LINK_OUTCOME_CORROBORATING}
+
+
+async def test_a_link_that_a_decision_refuses_says_so(service: RunningService, tag: str) -> None:
+    user, mail = f"user_id:u-{tag}", f"email:{tag}@example.com"
+    await collect(service, event("identify", user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))
+    await split(service, user, mail)
+    answer = await explain(service, mail)
+    assert [link.outcome for link in answer.links] == [pb.LINK_OUTCOME_REFUSED_DECISION]
+
+
+@pytest.mark.parametrize(
+    ("how", "home", "people"),
+    [
+        (pb.CONFLICT_RESOLUTION_KEEP_APART, "kim", 2),
+        (pb.CONFLICT_RESOLUTION_MOVE, "lee", 2),
+        (pb.CONFLICT_RESOLUTION_MERGE, "lee", 1),
+    ],
+)
+async def test_a_conflict_is_resolved_once_and_stays_resolved(
+    service: RunningService, tag: str, how: int, home: str, people: int
+) -> None:
+    """Whose is Kim's device, on which Lee logged in? What is decided holds against the events that said otherwise."""
+    kim, lee = await two_people(service, tag)
+    await collect(service, event("identify", at=30, anonymous_id=f"kim-device-{tag}", user_id=f"lee-{tag}"))
+    (conflict,) = await conflicts(service, kim)
+    await resolve(service, conflict, how)
+    await collect(service, event("identify", at=1, anonymous_id=f"kim-device-{tag}", user_id=f"kim-{tag}"))
+    assert await known(service, f"anonymous_id:kim-device-{tag}") == await known(service, f"user_id:{home}-{tag}")
+    assert len({(await known(service, each)).profile_id for each in (kim, lee)}) == people
+    assert not await conflicts(service, kim)
+    with pytest.raises(grpc.aio.AioRpcError, match="no such conflict"):
+        await resolve(service, conflict, how)
+
+
+async def test_merging_who_are_one_already_changes_nothing(service: RunningService, tag: str) -> None:
+    """So that a caller who lost the answer may ask again."""
+    kim, lee = await two_people(service, tag)
+    await merge(service, kim, lee)
+    again = await merge(service, kim, lee, lee)
+    assert (again.before_count, again.after_count, list(again.made), list(again.revoked)) == (1, 1, [], [])
+
+
+async def statements(service: RunningService, work: Any) -> int:
+    """Count the statements that PostgreSQL gets for some work."""
+    counted: list[str] = []
+
+    def count(*args: Any) -> None:
+        counted.append(args[2])
+
+    engine = service.database.engine.sync_engine
+    sqlalchemy_event.listen(engine, "before_cursor_execute", count)
+    try:
+        await work
+    finally:
+        sqlalchemy_event.remove(engine, "before_cursor_execute", count)
+    return len([statement for statement in counted if "outbox" not in statement])
+
+
+async def test_merging_a_thousand_takes_as_many_statements_as_merging_two(service: RunningService, tag: str) -> None:
+    """And splitting them off again takes no more either."""
+    devices = [f"{tag}-{n}" for n in range(1_000)]
+    await collect(service, *(event("page", at=n, anonymous_id=device) for n, device in enumerate(devices)))
+    await collect(service, *(event("page", user_id=f"{each}-{tag}") for each in ("a", "b", "c")))
+
+    async def merged(*references: str) -> int:
+        request = pb.MergeProfilesRequest(profile=references[0], absorb=references[1:], reason="many")
+        return await statements(service, service.stub(IdentityServiceStub).MergeProfiles(request))
+
+    few = await merged(f"user_id:a-{tag}", f"user_id:b-{tag}")
+    many = await merged(f"user_id:c-{tag}", *(f"anonymous_id:{device}" for device in devices))
+    assert many == few
+    whole = await known(service, f"user_id:c-{tag}")
+    assert (len(whole.identifiers), whole.event_counts["page"]) == (1_001, 1_001)
+    assert (await known(service, f"anonymous_id:{devices[500]}")).profile_id == whole.profile_id
+
+
+async def test_a_merge_beyond_the_guard_is_refused(service: RunningService, tag: str) -> None:
+    """With the setting's name and the numbers, and without any change."""
+    await collect(service, *(event("page", anonymous_id=f"{tag}-{n}") for n in range(2_001)))
+    references = [f"anonymous_id:{tag}-{n}" for n in range(2_001)]
+    with pytest.raises(grpc.aio.AioRpcError, match=r"2001 identifiers together.*MAX_MERGE_FRAGMENTS allows 2000") as e:
+        await merge(service, *references)
+    assert e.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert len((await known(service, references[0])).identifiers) == 1
+
+
+@pytest.mark.parametrize(
+    ("references", "code", "words"),
+    [
+        (["user_id:nobody", "user_id:u-{}"], grpc.StatusCode.NOT_FOUND, "nobody is known"),
+        (["user_id:u-{}", "email:{}@example.com", "user_id:nobody"], grpc.StatusCode.NOT_FOUND, r"absorb\[1\]"),
+        (["user_id:u-{}", "email:kim"], grpc.StatusCode.INVALID_ARGUMENT, r"absorb\[0\]: .* not a usable email"),
+        (["user_id:u-{}"], grpc.StatusCode.INVALID_ARGUMENT, "absorb: is required"),
+    ],
+)
+async def test_a_merge_names_what_is_wrong(
+    service: RunningService, tag: str, references: list[str], code: grpc.StatusCode, words: str
+) -> None:
+    await collect(service, event("identify", user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
+        await merge(service, *(reference.format(tag) for reference in references))
+    assert refused.value.code() == code
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (["user_id:u-{}", "email:{}@example.com"], "must leave the customer at least one"),
+        (["email:{}@example.com", "user_id:nobody"], r"identifiers\[1\]: must be an identifier of this customer"),
+    ],
+)
+async def test_a_split_names_what_is_wrong(service: RunningService, tag: str, chosen: list[str], words: str) -> None:
+    await collect(service, event("identify", user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
+        await split(service, f"user_id:u-{tag}", *(each.format(tag) for each in chosen))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_deciding_needs_a_scope_of_its_own(service: RunningService, tag: str) -> None:
+    kim, lee = await two_people(service, tag)
+    stub = service.stub(IdentityServiceStub, ["profile.read", "profile.write"])
+    with pytest.raises(grpc.aio.AioRpcError, match=r"identity\.write"):
+        await stub.MergeProfiles(pb.MergeProfilesRequest(profile=kim, absorb=[lee], reason="no right"))
