@@ -19,7 +19,7 @@ from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_ser
 
 from svc_profile.consumers import Collecting, subscriptions
 from svc_profile.domain.events import Namer
-from svc_profile.jobs import Indexer, jobs
+from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.consent import ConsentRpc
 from svc_profile.rpc.groups import GroupRpc
@@ -33,6 +33,7 @@ from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.deriving import DerivingWorker
 from svc_profile.workers.importing import ImportWorker
+from svc_profile.workers.indexing import IndexingWorker
 
 
 def build(settings: Settings) -> Service:
@@ -96,7 +97,7 @@ def build(settings: Settings) -> Service:
             Worker("event-schemas", book.run),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
-            Worker("search-index", Indexer(database).run),
+            Worker("search-index", IndexingWorker(database).run),
         ],
         resources=[book],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),

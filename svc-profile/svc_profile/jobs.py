@@ -1,25 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the clock starts."""
 
-import asyncio
-import logging
-from contextlib import suppress
 from datetime import timedelta
 
-from chassis.database import Database, lost_connection
+from chassis.database import Database
 from chassis.jobs import Job
 
 from chassis import clock
 from svc_profile.settings import Settings
 from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.importing import forget_imports
-from svc_profile.usecases.indexing import index_some
 from svc_profile.usecases.rejected import forget_rejected
-
-log = logging.getLogger(__name__)
-
-_LOOK_S = 0.3
-_INDEX_AT_ONCE = 1_000
 
 
 class Forgetting:
@@ -50,30 +41,6 @@ class Forgetting:
         days = self._settings.upload_days, self._settings.transfer_days
         async with self._database.transaction() as tx:
             await forget_imports(tx, now_us=now_us, upload_days=days[0], kept_days=days[1])
-
-
-class Indexer:
-    """Lets customers be found by what is new about them, within about a second."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Make the entries of what waits until the service stops; what is left waits for whoever is next."""
-        while not stopping.is_set():
-            if not await self._step():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _LOOK_S)
-
-    async def _step(self) -> bool:
-        try:
-            async with self._database.transaction() as tx:
-                return await index_some(tx, _INDEX_AT_ONCE)
-        except Exception as error:
-            if not lost_connection(error):
-                raise
-            log.warning("the search index waits for PostgreSQL")
-            return False
 
 
 def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:

@@ -12,6 +12,7 @@ from chassis import clock, pages
 from svc_profile.domain.search import read_query
 from svc_profile.usecases import interactions
 from svc_profile.usecases.searching import named_by, search
+from svc_profile.usecases.timeline import list_timeline
 from svc_profile.wire.interactions import (
     interaction_to_proto,
     position_of_interaction,
@@ -20,8 +21,10 @@ from svc_profile.wire.interactions import (
     read_draft,
 )
 from svc_profile.wire.search import match_position, match_to_proto, position_of_match
+from svc_profile.wire.timeline import entry_to_proto, position_of_entry, read_wanted
 
 _MATCHES = 20
+_ENTRIES = 50
 
 
 class AgentRpc(AgentServiceServicer):
@@ -44,6 +47,19 @@ class AgentRpc(AgentServiceServicer):
         return pb.SearchProfilesResponse(
             matches=[match_to_proto(hit.match, hit.profile) for hit in page],
             next_page_token=pages.encode_token(position_of_match(page[-1].match)) if more else "",
+        )
+
+    async def ListTimeline(self, request: pb.ListTimelineRequest, context: ServicerContext) -> pb.ListTimelineResponse:
+        """Return what happened with a customer, newest first."""
+        size = pages.page_size(request.page_size, default=_ENTRIES)
+        fragment = self._key.resolve(request.profile).bytes
+        wanted = read_wanted(request, pages.decode_token(request.page_token))
+        async with self._database.snapshot() as tx:
+            found = await list_timeline(tx, fragment, wanted, size + 1)
+        page, more = found[:size], found[size:]
+        return pb.ListTimelineResponse(
+            entries=[entry_to_proto(entry) for entry in page],
+            next_page_token=pages.encode_token(position_of_entry(page[-1])) if more else "",
         )
 
     async def CreateInteraction(

@@ -11,7 +11,7 @@ from chassis.ids import new_id
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.interactions import Change, Choice, Draft, Kept, amend, begin
 from svc_profile.store.interactions import InteractionStore
-from svc_profile.store.members import find_members
+from svc_profile.usecases.profiles import get_members
 from svc_profile.wire.interactions import interaction_recorded
 
 
@@ -22,9 +22,7 @@ async def create_interaction(
     store = InteractionStore(tx)
     if request_id and (known := await store.find_by_request(request_id)):
         return known
-    members = await find_members(tx, fragment)
-    if members is None:
-        raise NotFound("nobody is known by this reference")
+    members = await get_members(tx, fragment)
     interaction = begin(draft, interaction_id=new_id("int"), fragment=fragment, actor=actor, now_us=now_us)
     if not await store.put_new(interaction, request_id):
         return await _of_request(store, request_id)
@@ -63,8 +61,5 @@ async def update_interaction(tx: Transaction, interaction_id: str, change: Chang
 async def list_interactions(tx: Transaction, choice: Choice, *, of: FragmentKey | None, most: int) -> Sequence[Kept]:
     """Return interactions of one customer or of all, newest first."""
     if of is not None:
-        members = await find_members(tx, of)
-        if members is None:
-            raise NotFound("nobody is known by this reference")
-        choice = replace(choice, fragments=members.fragments)
+        choice = replace(choice, fragments=(await get_members(tx, of)).fragments)
     return await InteractionStore(tx).page(choice, most)

@@ -10,7 +10,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.domain.traits import NO_POLICIES
 from svc_profile.store.fragments import FragmentStore
-from svc_profile.store.members import find_members
+from svc_profile.store.members import Members, find_members
 from svc_profile.store.trait_schema import TraitSchemaStore
 
 
@@ -31,12 +31,17 @@ async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
     return found
 
 
-async def fragments_of(tx: Transaction, fragment: FragmentKey) -> Sequence[FragmentKey]:
-    """Return all fragments of the customer whom a fragment belongs to."""
+async def get_members(tx: Transaction, fragment: FragmentKey) -> Members:
+    """Return the customer whom a fragment belongs to, by fragments."""
     members = await find_members(tx, fragment)
     if members is None:
         raise NotFound("nobody is known by this reference")
-    return members.fragments
+    return members
+
+
+async def fragments_of(tx: Transaction, fragment: FragmentKey) -> Sequence[FragmentKey]:
+    """Return all fragments of the customer whom a fragment belongs to."""
+    return (await get_members(tx, fragment)).fragments
 
 
 async def get_profiles(tx: Transaction, profiles: Collection[FragmentKey]) -> dict[FragmentKey, Profile]:

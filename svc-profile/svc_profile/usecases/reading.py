@@ -4,7 +4,6 @@
 from collections.abc import Collection, Sequence, Set
 
 from chassis.database import Transaction
-from chassis.errors import NotFound
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.interactions import Choice, Kept, Status
@@ -13,9 +12,9 @@ from svc_profile.domain.views import CASES, COMPUTED, EVENTS, ON_REQUEST, SEGMEN
 from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.interactions import InteractionStore
-from svc_profile.store.members import Members, find_members
+from svc_profile.store.members import Members
 from svc_profile.usecases.computed import computed_traits
-from svc_profile.usecases.profiles import get_profile
+from svc_profile.usecases.profiles import get_members, get_profile
 from svc_profile.wire.recent import read_recent
 
 RECENT_EVENTS = 20
@@ -25,7 +24,7 @@ OPEN_CASES = 20
 async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], now_us: int) -> View:
     """Return some parts of the customer whom a fragment belongs to."""
     profile = await get_profile(tx, fragment) if parts - ON_REQUEST else None
-    members = _members(profile) if profile else await _find(tx, fragment)
+    members = _members(profile) if profile else await get_members(tx, fragment)
     heard = HeardStore(tx)
     return View(
         profile_id=members.profile,
@@ -40,13 +39,6 @@ async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], 
 
 def _members(profile: Profile) -> Members:
     return Members(profile.profile, [known.fragment for known in profile.known_as])
-
-
-async def _find(tx: Transaction, fragment: FragmentKey) -> Members:
-    members = await find_members(tx, fragment)
-    if members is None:
-        raise NotFound("nobody is known by this reference")
-    return members
 
 
 async def _recent_events(tx: Transaction, fragments: Collection[FragmentKey]) -> Sequence[RecentEvent]:

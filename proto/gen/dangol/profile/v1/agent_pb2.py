@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from dangol.feedback.v1 import feedback_pb2 as dangol_dot_feedback_dot_v1_dot_feedback__pb2
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
 from dangol.profile.v1 import profile_pb2 as dangol_dot_profile_dot_v1_dot_profile__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
@@ -30,7 +31,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x61ngol/profile/v1/agent.proto\x12\x11\x64\x61ngol.profile.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x15SearchProfilesRequest\x12-\n\x05query\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xc8\x01\x8a\xbc\x18\x0b\"\xea\xb9\x80\xeb\x8b\xa8\xea\xb3\xa8\"\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00Y@\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x0cMatchedValue\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x05value\x18\x02 \x01(\tB\x04\xf8\xbb\x18\x01\x12*\n\x04rank\x18\x03 \x01(\x0e\x32\x1c.dangol.profile.v1.MatchRank\"\xce\x01\n\x0cProfileMatch\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xf8\xbb\x18\x01\x12.\n\x05match\x18\x03 \x01(\x0b\x32\x1f.dangol.profile.v1.MatchedValue\x12\x32\n\x0bidentifiers\x18\x04 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x16SearchProfilesResponse\x12\x30\n\x07matches\x18\x01 \x03(\x0b\x32\x1f.dangol.profile.v1.ProfileMatch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf2\x04\n\x0bInteraction\x12\x1c\n\x0einteraction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12S\n\x04kind\x18\x03 \x01(\x0e\x32\".dangol.profile.v1.InteractionKindB!\xe2\x41\x01\x02\x8a\xbc\x18\x19\"INTERACTION_KIND_TICKET\"\x12<\n\x07subject\x18\x04 \x01(\tB+\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xc8\x01\x8a\xbc\x18\x1c\"\xea\xb7\xa4\xec\x9d\xb4 \xec\x83\x81\xed\x95\xb4\xec\x84\x9c \xec\x99\x94\xec\x96\xb4\xec\x9a\x94\"\x12\x1a\n\x04text\x18\x05 \x01(\tB\x0c\xf8\xbb\x18\x01\x82\xbc\x18\x04\x10\xa0\x9c\x01\x12:\n\x07outcome\x18\x06 \x01(\tB)\x82\xbc\x18\x17\x10\x64\"\x13[a-z0-9][a-z0-9_-]*\x8a\xbc\x18\n\"refunded\"\x12\x34\n\x06status\x18\x07 \x01(\x0e\x32$.dangol.profile.v1.InteractionStatus\x12\x13\n\x05\x61\x63tor\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nupdated_by\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x10interaction_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x63reated_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0cupdated_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63losed_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xae\x01\n\x18\x43reateInteractionRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12\x39\n\x0binteraction\x18\x02 \x01(\x0b\x32\x1e.dangol.profile.v1.InteractionB\x04\xe2\x41\x01\x02\x12\x1a\n\nrequest_id\x18\x03 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\"P\n\x19\x43reateInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"5\n\x15GetInteractionRequest\x12\x1c\n\x0einteraction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x16GetInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"\x86\x01\n\x18UpdateInteractionRequest\x12\x39\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.InteractionB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"P\n\x19UpdateInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"\x89\x02\n\x17ListInteractionsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12>\n\x08statuses\x18\x02 \x03(\x0e\x32$.dangol.profile.v1.InteractionStatusB\x06\x82\xbc\x18\x02\x18\n\x12\x39\n\x05kinds\x18\x03 \x03(\x0e\x32\".dangol.profile.v1.InteractionKindB\x06\x82\xbc\x18\x02\x18\n\x12\x16\n\x05\x61\x63tor\x18\x04 \x01(\tB\x07\x82\xbc\x18\x03\x10\xc8\x01\x12)\n\tpage_size\x18\x05 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x06 \x01(\t\"i\n\x18ListInteractionsResponse\x12\x34\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x1e.dangol.profile.v1.Interaction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x02\n\x13InteractionRecorded\x12\x16\n\x0einteraction_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ragment_id\x18\x02 \x01(\x0c\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".dangol.profile.v1.InteractionKind\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.dangol.profile.v1.InteractionStatus\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x34\n\x10interaction_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*k\n\tMatchRank\x12\x1a\n\x16MATCH_RANK_UNSPECIFIED\x10\x00\x12\x14\n\x10MATCH_RANK_EXACT\x10\x01\x12\x15\n\x11MATCH_RANK_PREFIX\x10\x02\x12\x15\n\x11MATCH_RANK_INSIDE\x10\x03*\xd9\x01\n\x0fInteractionKind\x12 \n\x1cINTERACTION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15INTERACTION_KIND_NOTE\x10\x01\x12\x1b\n\x17INTERACTION_KIND_TICKET\x10\x02\x12\x19\n\x15INTERACTION_KIND_CALL\x10\x03\x12\x19\n\x15INTERACTION_KIND_CHAT\x10\x04\x12\x1a\n\x16INTERACTION_KIND_EMAIL\x10\x05\x12\x1a\n\x16INTERACTION_KIND_VISIT\x10\x06*\x93\x01\n\x11InteractionStatus\x12\"\n\x1eINTERACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INTERACTION_STATUS_OPEN\x10\x01\x12\x1e\n\x1aINTERACTION_STATUS_PENDING\x10\x02\x12\x1d\n\x19INTERACTION_STATUS_CLOSED\x10\x03\x32\xb8\x07\n\x0c\x41gentService\x12\x94\x01\n\x0eSearchProfiles\x12(.dangol.profile.v1.SearchProfilesRequest\x1a).dangol.profile.v1.SearchProfilesResponse\"-\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/profiles:search\x12\xc8\x01\n\x11\x43reateInteraction\x12+.dangol.profile.v1.CreateInteractionRequest\x1a,.dangol.profile.v1.CreateInteractionResponse\"X\xaa\xbb\x18\x0b\x61gent.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02?\"#/v1/profiles/{profile}/interactions:\x0binteractionb\x0binteraction\x12\xaf\x01\n\x0eGetInteraction\x12(.dangol.profile.v1.GetInteractionRequest\x1a).dangol.profile.v1.GetInteractionResponse\"H\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x30\x12!/v1/interactions/{interaction_id}b\x0binteraction\x12\xd2\x01\n\x11UpdateInteraction\x12+.dangol.profile.v1.UpdateInteractionRequest\x1a,.dangol.profile.v1.UpdateInteractionResponse\"b\xaa\xbb\x18\x0b\x61gent.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02I2-/v1/interactions/{interaction.interaction_id}:\x0binteractionb\x0binteraction\x12\xbe\x01\n\x10ListInteractions\x12*.dangol.profile.v1.ListInteractionsRequest\x1a+.dangol.profile.v1.ListInteractionsResponse\"Q\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x39\x12\x10/v1/interactionsZ%\x12#/v1/profiles/{profile}/interactionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x61ngol/profile/v1/agent.proto\x12\x11\x64\x61ngol.profile.v1\x1a!dangol/feedback/v1/feedback.proto\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x15SearchProfilesRequest\x12-\n\x05query\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xc8\x01\x8a\xbc\x18\x0b\"\xea\xb9\x80\xeb\x8b\xa8\xea\xb3\xa8\"\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00Y@\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x0cMatchedValue\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x05value\x18\x02 \x01(\tB\x04\xf8\xbb\x18\x01\x12*\n\x04rank\x18\x03 \x01(\x0e\x32\x1c.dangol.profile.v1.MatchRank\"\xce\x01\n\x0cProfileMatch\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xf8\xbb\x18\x01\x12.\n\x05match\x18\x03 \x01(\x0b\x32\x1f.dangol.profile.v1.MatchedValue\x12\x32\n\x0bidentifiers\x18\x04 \x03(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x32\n\x0elast_seen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x16SearchProfilesResponse\x12\x30\n\x07matches\x18\x01 \x03(\x0b\x32\x1f.dangol.profile.v1.ProfileMatch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa7\x02\n\x13ListTimelineRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12\x36\n\x05kinds\x18\x02 \x03(\x0e\x32\x1f.dangol.profile.v1.TimelineKindB\x06\x82\xbc\x18\x02\x18\n\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tpage_size\x18\x05 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x7f@\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x8f\x03\n\rTimelineEntry\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.dangol.profile.v1.TimelineKind\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x1e.dangol.profile.v1.RecentEventH\x00\x12\x35\n\x0binteraction\x18\x05 \x01(\x0b\x32\x1e.dangol.profile.v1.InteractionH\x00\x12\x37\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x06 \x01(\x0b\x32#.dangol.profile.v1.TimelineFeedbackH\x00\x12/\n\x04link\x18\x08 \x01(\x0b\x32\x1f.dangol.profile.v1.TimelineLinkH\x00\x12\x37\n\x08\x64\x65\x63ision\x18\t \x01(\x0b\x32#.dangol.profile.v1.TimelineDecisionH\x00\x42\x08\n\x06\x64\x65tail\"\xf0\x01\n\x10TimelineFeedback\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .dangol.feedback.v1.FeedbackKind\x12\x13\n\x06rating\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x35\n\tsentiment\x18\x04 \x01(\x0e\x32\".dangol.feedback.v1.SentimentLabel\x12\x1d\n\x15sentiment_probability\x18\x05 \x01(\x01\x12\x0f\n\x07item_id\x18\x06 \x01(\t\x12\x10\n\x08language\x18\x07 \x01(\tB\t\n\x07_rating\"\x81\x01\n\x0cTimelineLink\x12\x31\n\nidentifier\x18\x01 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x30\n\tlinked_to\x18\x02 \x01(\x0b\x32\x1d.dangol.profile.v1.Identifier\x12\x0c\n\x04rule\x18\x03 \x01(\t\"o\n\x10TimelineDecision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12\x0f\n\x07revoked\x18\x03 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xf8\xbb\x18\x01\"b\n\x14ListTimelineResponse\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .dangol.profile.v1.TimelineEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf2\x04\n\x0bInteraction\x12\x1c\n\x0einteraction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12S\n\x04kind\x18\x03 \x01(\x0e\x32\".dangol.profile.v1.InteractionKindB!\xe2\x41\x01\x02\x8a\xbc\x18\x19\"INTERACTION_KIND_TICKET\"\x12<\n\x07subject\x18\x04 \x01(\tB+\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\xc8\x01\x8a\xbc\x18\x1c\"\xea\xb7\xa4\xec\x9d\xb4 \xec\x83\x81\xed\x95\xb4\xec\x84\x9c \xec\x99\x94\xec\x96\xb4\xec\x9a\x94\"\x12\x1a\n\x04text\x18\x05 \x01(\tB\x0c\xf8\xbb\x18\x01\x82\xbc\x18\x04\x10\xa0\x9c\x01\x12:\n\x07outcome\x18\x06 \x01(\tB)\x82\xbc\x18\x17\x10\x64\"\x13[a-z0-9][a-z0-9_-]*\x8a\xbc\x18\n\"refunded\"\x12\x34\n\x06status\x18\x07 \x01(\x0e\x32$.dangol.profile.v1.InteractionStatus\x12\x13\n\x05\x61\x63tor\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nupdated_by\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x10interaction_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x63reated_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0cupdated_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63losed_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xae\x01\n\x18\x43reateInteractionRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\x12\x39\n\x0binteraction\x18\x02 \x01(\x0b\x32\x1e.dangol.profile.v1.InteractionB\x04\xe2\x41\x01\x02\x12\x1a\n\nrequest_id\x18\x03 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\"P\n\x19\x43reateInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"5\n\x15GetInteractionRequest\x12\x1c\n\x0einteraction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x16GetInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"\x86\x01\n\x18UpdateInteractionRequest\x12\x39\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.InteractionB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"P\n\x19UpdateInteractionResponse\x12\x33\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1e.dangol.profile.v1.Interaction\"\x89\x02\n\x17ListInteractionsRequest\x12\x1c\n\x07profile\x18\x01 \x01(\tB\x0b\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x12>\n\x08statuses\x18\x02 \x03(\x0e\x32$.dangol.profile.v1.InteractionStatusB\x06\x82\xbc\x18\x02\x18\n\x12\x39\n\x05kinds\x18\x03 \x03(\x0e\x32\".dangol.profile.v1.InteractionKindB\x06\x82\xbc\x18\x02\x18\n\x12\x16\n\x05\x61\x63tor\x18\x04 \x01(\tB\x07\x82\xbc\x18\x03\x10\xc8\x01\x12)\n\tpage_size\x18\x05 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x06 \x01(\t\"i\n\x18ListInteractionsResponse\x12\x34\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x1e.dangol.profile.v1.Interaction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x02\n\x13InteractionRecorded\x12\x16\n\x0einteraction_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ragment_id\x18\x02 \x01(\x0c\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".dangol.profile.v1.InteractionKind\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.dangol.profile.v1.InteractionStatus\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x34\n\x10interaction_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*k\n\tMatchRank\x12\x1a\n\x16MATCH_RANK_UNSPECIFIED\x10\x00\x12\x14\n\x10MATCH_RANK_EXACT\x10\x01\x12\x15\n\x11MATCH_RANK_PREFIX\x10\x02\x12\x15\n\x11MATCH_RANK_INSIDE\x10\x03*\xd0\x01\n\x0cTimelineKind\x12\x1d\n\x19TIMELINE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TIMELINE_KIND_EVENT\x10\x01\x12\x1d\n\x19TIMELINE_KIND_INTERACTION\x10\x02\x12\x1a\n\x16TIMELINE_KIND_FEEDBACK\x10\x03\x12\x19\n\x15TIMELINE_KIND_CONSENT\x10\x04\x12\x16\n\x12TIMELINE_KIND_LINK\x10\x05\x12\x1a\n\x16TIMELINE_KIND_DECISION\x10\x06*\xd9\x01\n\x0fInteractionKind\x12 \n\x1cINTERACTION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15INTERACTION_KIND_NOTE\x10\x01\x12\x1b\n\x17INTERACTION_KIND_TICKET\x10\x02\x12\x19\n\x15INTERACTION_KIND_CALL\x10\x03\x12\x19\n\x15INTERACTION_KIND_CHAT\x10\x04\x12\x1a\n\x16INTERACTION_KIND_EMAIL\x10\x05\x12\x1a\n\x16INTERACTION_KIND_VISIT\x10\x06*\x93\x01\n\x11InteractionStatus\x12\"\n\x1eINTERACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INTERACTION_STATUS_OPEN\x10\x01\x12\x1e\n\x1aINTERACTION_STATUS_PENDING\x10\x02\x12\x1d\n\x19INTERACTION_STATUS_CLOSED\x10\x03\x32\xd5\x08\n\x0c\x41gentService\x12\x94\x01\n\x0eSearchProfiles\x12(.dangol.profile.v1.SearchProfilesRequest\x1a).dangol.profile.v1.SearchProfilesResponse\"-\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/profiles:search\x12\x9a\x01\n\x0cListTimeline\x12&.dangol.profile.v1.ListTimelineRequest\x1a\'.dangol.profile.v1.ListTimelineResponse\"9\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02!\x12\x1f/v1/profiles/{profile}/timeline\x12\xc8\x01\n\x11\x43reateInteraction\x12+.dangol.profile.v1.CreateInteractionRequest\x1a,.dangol.profile.v1.CreateInteractionResponse\"X\xaa\xbb\x18\x0b\x61gent.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02?\"#/v1/profiles/{profile}/interactions:\x0binteractionb\x0binteraction\x12\xaf\x01\n\x0eGetInteraction\x12(.dangol.profile.v1.GetInteractionRequest\x1a).dangol.profile.v1.GetInteractionResponse\"H\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x30\x12!/v1/interactions/{interaction_id}b\x0binteraction\x12\xd2\x01\n\x11UpdateInteraction\x12+.dangol.profile.v1.UpdateInteractionRequest\x1a,.dangol.profile.v1.UpdateInteractionResponse\"b\xaa\xbb\x18\x0b\x61gent.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02I2-/v1/interactions/{interaction.interaction_id}:\x0binteractionb\x0binteraction\x12\xbe\x01\n\x10ListInteractions\x12*.dangol.profile.v1.ListInteractionsRequest\x1a+.dangol.profile.v1.ListInteractionsResponse\"Q\xaa\xbb\x18\nagent.read\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02\x39\x12\x10/v1/interactionsZ%\x12#/v1/profiles/{profile}/interactionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +46,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MATCHEDVALUE'].fields_by_name['value']._serialized_options = b'\370\273\030\001'
   _globals['_PROFILEMATCH'].fields_by_name['name']._loaded_options = None
   _globals['_PROFILEMATCH'].fields_by_name['name']._serialized_options = b'\370\273\030\001'
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\002\370\273\030\001\202\274\030\003\020\200\010\212\274\030\027\"user_id:customer-0001\"'
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['kinds']._serialized_options = b'\202\274\030\002\030\n'
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTIMELINEREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\177@'
+  _globals['_TIMELINEDECISION'].fields_by_name['reason']._loaded_options = None
+  _globals['_TIMELINEDECISION'].fields_by_name['reason']._serialized_options = b'\370\273\030\001'
   _globals['_INTERACTION'].fields_by_name['interaction_id']._loaded_options = None
   _globals['_INTERACTION'].fields_by_name['interaction_id']._serialized_options = b'\342A\001\003'
   _globals['_INTERACTION'].fields_by_name['profile_id']._loaded_options = None
@@ -89,6 +98,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINTERACTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000@\217@'
   _globals['_AGENTSERVICE'].methods_by_name['SearchProfiles']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['SearchProfiles']._serialized_options = b'\252\273\030\nagent.read\260\273\030\004\202\323\344\223\002\025\022\023/v1/profiles:search'
+  _globals['_AGENTSERVICE'].methods_by_name['ListTimeline']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListTimeline']._serialized_options = b'\252\273\030\nagent.read\260\273\030\004\202\323\344\223\002!\022\037/v1/profiles/{profile}/timeline'
   _globals['_AGENTSERVICE'].methods_by_name['CreateInteraction']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['CreateInteraction']._serialized_options = b'\252\273\030\013agent.write\260\273\030\004\202\323\344\223\002?\"#/v1/profiles/{profile}/interactions:\013interactionb\013interaction'
   _globals['_AGENTSERVICE'].methods_by_name['GetInteraction']._loaded_options = None
@@ -97,40 +108,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['UpdateInteraction']._serialized_options = b'\252\273\030\013agent.write\260\273\030\004\202\323\344\223\002I2-/v1/interactions/{interaction.interaction_id}:\013interactionb\013interaction'
   _globals['_AGENTSERVICE'].methods_by_name['ListInteractions']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListInteractions']._serialized_options = b'\252\273\030\nagent.read\260\273\030\004\202\323\344\223\0029\022\020/v1/interactionsZ%\022#/v1/profiles/{profile}/interactions'
-  _globals['_MATCHRANK']._serialized_start=2719
-  _globals['_MATCHRANK']._serialized_end=2826
-  _globals['_INTERACTIONKIND']._serialized_start=2829
-  _globals['_INTERACTIONKIND']._serialized_end=3046
-  _globals['_INTERACTIONSTATUS']._serialized_start=3049
-  _globals['_INTERACTIONSTATUS']._serialized_end=3196
-  _globals['_SEARCHPROFILESREQUEST']._serialized_start=249
-  _globals['_SEARCHPROFILESREQUEST']._serialized_end=382
-  _globals['_MATCHEDVALUE']._serialized_start=384
-  _globals['_MATCHEDVALUE']._serialized_end=482
-  _globals['_PROFILEMATCH']._serialized_start=485
-  _globals['_PROFILEMATCH']._serialized_end=691
-  _globals['_SEARCHPROFILESRESPONSE']._serialized_start=693
-  _globals['_SEARCHPROFILESRESPONSE']._serialized_end=792
-  _globals['_INTERACTION']._serialized_start=795
-  _globals['_INTERACTION']._serialized_end=1421
-  _globals['_CREATEINTERACTIONREQUEST']._serialized_start=1424
-  _globals['_CREATEINTERACTIONREQUEST']._serialized_end=1598
-  _globals['_CREATEINTERACTIONRESPONSE']._serialized_start=1600
-  _globals['_CREATEINTERACTIONRESPONSE']._serialized_end=1680
-  _globals['_GETINTERACTIONREQUEST']._serialized_start=1682
-  _globals['_GETINTERACTIONREQUEST']._serialized_end=1735
-  _globals['_GETINTERACTIONRESPONSE']._serialized_start=1737
-  _globals['_GETINTERACTIONRESPONSE']._serialized_end=1814
-  _globals['_UPDATEINTERACTIONREQUEST']._serialized_start=1817
-  _globals['_UPDATEINTERACTIONREQUEST']._serialized_end=1951
-  _globals['_UPDATEINTERACTIONRESPONSE']._serialized_start=1953
-  _globals['_UPDATEINTERACTIONRESPONSE']._serialized_end=2033
-  _globals['_LISTINTERACTIONSREQUEST']._serialized_start=2036
-  _globals['_LISTINTERACTIONSREQUEST']._serialized_end=2301
-  _globals['_LISTINTERACTIONSRESPONSE']._serialized_start=2303
-  _globals['_LISTINTERACTIONSRESPONSE']._serialized_end=2408
-  _globals['_INTERACTIONRECORDED']._serialized_start=2411
-  _globals['_INTERACTIONRECORDED']._serialized_end=2717
-  _globals['_AGENTSERVICE']._serialized_start=3199
-  _globals['_AGENTSERVICE']._serialized_end=4151
+  _globals['_MATCHRANK']._serialized_start=4042
+  _globals['_MATCHRANK']._serialized_end=4149
+  _globals['_TIMELINEKIND']._serialized_start=4152
+  _globals['_TIMELINEKIND']._serialized_end=4360
+  _globals['_INTERACTIONKIND']._serialized_start=4363
+  _globals['_INTERACTIONKIND']._serialized_end=4580
+  _globals['_INTERACTIONSTATUS']._serialized_start=4583
+  _globals['_INTERACTIONSTATUS']._serialized_end=4730
+  _globals['_SEARCHPROFILESREQUEST']._serialized_start=284
+  _globals['_SEARCHPROFILESREQUEST']._serialized_end=417
+  _globals['_MATCHEDVALUE']._serialized_start=419
+  _globals['_MATCHEDVALUE']._serialized_end=517
+  _globals['_PROFILEMATCH']._serialized_start=520
+  _globals['_PROFILEMATCH']._serialized_end=726
+  _globals['_SEARCHPROFILESRESPONSE']._serialized_start=728
+  _globals['_SEARCHPROFILESRESPONSE']._serialized_end=827
+  _globals['_LISTTIMELINEREQUEST']._serialized_start=830
+  _globals['_LISTTIMELINEREQUEST']._serialized_end=1125
+  _globals['_TIMELINEENTRY']._serialized_start=1128
+  _globals['_TIMELINEENTRY']._serialized_end=1527
+  _globals['_TIMELINEFEEDBACK']._serialized_start=1530
+  _globals['_TIMELINEFEEDBACK']._serialized_end=1770
+  _globals['_TIMELINELINK']._serialized_start=1773
+  _globals['_TIMELINELINK']._serialized_end=1902
+  _globals['_TIMELINEDECISION']._serialized_start=1904
+  _globals['_TIMELINEDECISION']._serialized_end=2015
+  _globals['_LISTTIMELINERESPONSE']._serialized_start=2017
+  _globals['_LISTTIMELINERESPONSE']._serialized_end=2115
+  _globals['_INTERACTION']._serialized_start=2118
+  _globals['_INTERACTION']._serialized_end=2744
+  _globals['_CREATEINTERACTIONREQUEST']._serialized_start=2747
+  _globals['_CREATEINTERACTIONREQUEST']._serialized_end=2921
+  _globals['_CREATEINTERACTIONRESPONSE']._serialized_start=2923
+  _globals['_CREATEINTERACTIONRESPONSE']._serialized_end=3003
+  _globals['_GETINTERACTIONREQUEST']._serialized_start=3005
+  _globals['_GETINTERACTIONREQUEST']._serialized_end=3058
+  _globals['_GETINTERACTIONRESPONSE']._serialized_start=3060
+  _globals['_GETINTERACTIONRESPONSE']._serialized_end=3137
+  _globals['_UPDATEINTERACTIONREQUEST']._serialized_start=3140
+  _globals['_UPDATEINTERACTIONREQUEST']._serialized_end=3274
+  _globals['_UPDATEINTERACTIONRESPONSE']._serialized_start=3276
+  _globals['_UPDATEINTERACTIONRESPONSE']._serialized_end=3356
+  _globals['_LISTINTERACTIONSREQUEST']._serialized_start=3359
+  _globals['_LISTINTERACTIONSREQUEST']._serialized_end=3624
+  _globals['_LISTINTERACTIONSRESPONSE']._serialized_start=3626
+  _globals['_LISTINTERACTIONSRESPONSE']._serialized_end=3731
+  _globals['_INTERACTIONRECORDED']._serialized_start=3734
+  _globals['_INTERACTIONRECORDED']._serialized_end=4040
+  _globals['_AGENTSERVICE']._serialized_start=4733
+  _globals['_AGENTSERVICE']._serialized_end=5842
 # @@protoc_insertion_point(module_scope)

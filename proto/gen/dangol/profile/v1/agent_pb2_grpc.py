@@ -40,6 +40,11 @@ class AgentServiceStub:
                 request_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.SerializeToString,
                 response_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.FromString,
                 _registered_method=True)
+        self.ListTimeline = channel.unary_unary(
+                '/dangol.profile.v1.AgentService/ListTimeline',
+                request_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineResponse.FromString,
+                _registered_method=True)
         self.CreateInteraction = channel.unary_unary(
                 '/dangol.profile.v1.AgentService/CreateInteraction',
                 request_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.CreateInteractionRequest.SerializeToString,
@@ -69,6 +74,14 @@ class AgentServiceServicer:
     def SearchProfiles(self, request, context):
         """Finds customers by a part of a name, an e-mail address, a phone number, an order number or any other identifier;
         best first. A change can be found about a second after it was collected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTimeline(self, request, context):
+        """What happened with one customer: events, contacts with staff, feedback, and how the customer became one person;
+        newest first. NOT_FOUND when the reference names nobody.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +123,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.SearchProfiles,
                     request_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.FromString,
                     response_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.SerializeToString,
+            ),
+            'ListTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTimeline,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineResponse.SerializeToString,
             ),
             'CreateInteraction': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateInteraction,
@@ -160,6 +178,33 @@ class AgentService:
             '/dangol.profile.v1.AgentService/SearchProfiles',
             dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesRequest.SerializeToString,
             dangol_dot_profile_dot_v1_dot_agent__pb2.SearchProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.AgentService/ListTimeline',
+            dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_agent__pb2.ListTimelineResponse.FromString,
             options,
             channel_credentials,
             insecure,
