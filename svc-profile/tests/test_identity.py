@@ -17,7 +17,9 @@ from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from sqlalchemy import event as sqlalchemy_event
 from svc_profile.app import build
+from svc_profile.domain.decisions import Note
 from svc_profile.settings import Settings
+from svc_profile.usecases.deciding import Bounds, merge_profiles
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 START_US = 1_760_000_000_000_000
@@ -291,38 +293,29 @@ async def test_merging_who_are_one_already_changes_nothing(service: RunningServi
     assert (again.before_count, again.after_count, list(again.made), list(again.revoked)) == (1, 1, [], [])
 
 
-async def statements(service: RunningService, work: Any) -> int:
-    """Count the statements that PostgreSQL gets for some work."""
+async def statements_of_merging(service: RunningService, *references: str) -> int:
+    """Merge customers and count the statements that PostgreSQL gets."""
     counted: list[str] = []
-
-    def count(*args: Any) -> None:
-        counted.append(args[2])
-
-    engine = service.database.engine.sync_engine
-    sqlalchemy_event.listen(engine, "before_cursor_execute", count)
-    try:
-        await work
-    finally:
-        sqlalchemy_event.remove(engine, "before_cursor_execute", count)
-    return len([statement for statement in counted if "outbox" not in statement])
+    keep, *absorb = (KEY.resolve(reference).bytes for reference in references)
+    async with service.database.transaction() as tx:
+        sqlalchemy_event.listen(
+            tx.connection.sync_connection, "before_cursor_execute", lambda *args: counted.append(args[2])
+        )
+        await merge_profiles(tx, Bounds(KEY.types, 2_000), Note("test", "many", START_US), keep=keep, absorb=absorb)
+    return len(counted)
 
 
 async def test_merging_a_thousand_takes_as_many_statements_as_merging_two(service: RunningService, tag: str) -> None:
-    """And splitting them off again takes no more either."""
-    devices = [f"{tag}-{n}" for n in range(1_000)]
-    await collect(service, *(event("page", at=n, anonymous_id=device) for n, device in enumerate(devices)))
-    await collect(service, *(event("page", user_id=f"{each}-{tag}") for each in ("a", "b", "c")))
-
-    async def merged(*references: str) -> int:
-        request = pb.MergeProfilesRequest(profile=references[0], absorb=references[1:], reason="many")
-        return await statements(service, service.stub(IdentityServiceStub).MergeProfiles(request))
-
-    few = await merged(f"user_id:a-{tag}", f"user_id:b-{tag}")
-    many = await merged(f"user_id:c-{tag}", *(f"anonymous_id:{device}" for device in devices))
+    """One set-based operation, however many they are."""
+    devices = [f"anonymous_id:{tag}-{n}" for n in range(1_000)]
+    visits = [event("page", at=n, anonymous_id=f"{tag}-{n}") for n in range(1_000)]
+    await collect(service, *visits, *(event("page", user_id=f"{each}-{tag}") for each in "abc"))
+    few = await statements_of_merging(service, f"user_id:a-{tag}", f"user_id:b-{tag}")
+    many = await statements_of_merging(service, f"user_id:c-{tag}", *devices)
     assert many == few
     whole = await known(service, f"user_id:c-{tag}")
     assert (len(whole.identifiers), whole.event_counts["page"]) == (1_001, 1_001)
-    assert (await known(service, f"anonymous_id:{devices[500]}")).profile_id == whole.profile_id
+    assert (await known(service, devices[500])).profile_id == whole.profile_id
 
 
 async def test_a_merge_beyond_the_guard_is_refused(service: RunningService, tag: str) -> None:
