@@ -27,12 +27,15 @@ from gateway.settings import Settings
 from gateway.transcode import contract
 from gateway.transcode.calls import Services
 from gateway.transcode.endpoint import ContractEndpoint
+from gateway.webhooks.endpoint import WebhookEndpoint
+from gateway.webhooks.sources import read_sources
 
 
 def build(settings: Settings) -> Front:
     """Put the gateway together; nothing is opened before the application starts."""
     gatekeeper = Gatekeeper(Keyring.from_settings(settings.api_keys, local=settings.local))
     limiter = Limiter()
+    sources = read_sources(settings.incoming_webhooks.get_secret_value())
     bus = Bus(settings, "gateway")
     known = contract.load()
     services = Services(settings, known.methods)
@@ -56,6 +59,7 @@ def build(settings: Settings) -> Front:
         IngestEndpoint(gatekeeper, limiter, journal, shards=settings.event_shards, **limits),
         BrowserSettingsEndpoint(gatekeeper),
         BrowserScriptEndpoint(),
+        WebhookEndpoint(sources, journal, shards=settings.event_shards),
         UploadEndpoint(known, services, gatekeeper, limiter),
         DownloadEndpoint(known, services, gatekeeper, limiter),
         ContractEndpoint(known, services, gatekeeper, limiter, **limits),

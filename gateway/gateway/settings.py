@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from chassis.settings import CommonSettings
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 SERVICES = ("profile", "segmentation", "recommend", "feedback", "metrics")
 """The services behind the gateway, in the order in which their answers are put together."""
@@ -41,6 +41,8 @@ class Settings(CommonSettings):
     grpc_tls_key: Path | None = None
     """PEM key of the gateway, for mTLS."""
 
+    incoming_webhooks: SecretStr = SecretStr("[]")
+    """Third parties whose webhooks become events, as JSON; see `gateway.webhooks.sources`."""
     rpc_seconds: float = Field(10, gt=0, validation_alias="DANGOL_GATEWAY_RPC_SECONDS")
     """Deadline of one call to a service."""
     max_body_bytes: int = Field(4_718_592, ge=2**16, le=2**26, validation_alias="DANGOL_GATEWAY_MAX_BODY_BYTES")

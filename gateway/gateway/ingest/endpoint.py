@@ -114,7 +114,7 @@ class IngestEndpoint:
         if taken or rejected:
             kept = rejected[:MAX_KEPT_REJECTIONS]
             await self._journal.write(taken, kept, source=key.id, received_us=received_us)
-        return _answer(taken, rejected)
+        return answer_of(taken, rejected)
 
     def _judge(
         self, incoming: body.Incoming, key: ApiKey, kind: str, received_us: int
@@ -129,21 +129,27 @@ class IngestEndpoint:
             batch_context=verdict.context_of_batch(incoming.context),
             may_hold_nul=incoming.may_hold_nul,
         )
-        taken: list[Taken] = []
-        rejected: list[Rejected] = []
-        for position, raw in enumerate(incoming.events[:MAX_BATCH_EVENTS]):
-            judged = examiner.examine(position, raw)
-            if isinstance(judged, Rejected):
-                rejected.append(judged)
-            else:
-                taken.append(judged)
-        too_many = Rejection("BATCH_TOO_LONG", f"a batch may hold at most {MAX_BATCH_EVENTS} events")
-        for position in range(MAX_BATCH_EVENTS, len(incoming.events)):
-            rejected.append(reject(position, incoming.events[position], too_many))
-        return taken, rejected
+        return judge(examiner, incoming.events)
 
 
-def _answer(taken: Sequence[Taken], rejected: Sequence[Rejected]) -> bytes:
+def judge(examiner: Examiner, events: Sequence[msgspec.Raw | bytes]) -> tuple[list[Taken], list[Rejected]]:
+    """Return which events of a request are taken and which are not."""
+    taken: list[Taken] = []
+    rejected: list[Rejected] = []
+    for position, raw in enumerate(events[:MAX_BATCH_EVENTS]):
+        judged = examiner.examine(position, raw)
+        if isinstance(judged, Rejected):
+            rejected.append(judged)
+        else:
+            taken.append(judged)
+    too_many = Rejection("BATCH_TOO_LONG", f"a batch may hold at most {MAX_BATCH_EVENTS} events")
+    for position in range(MAX_BATCH_EVENTS, len(events)):
+        rejected.append(reject(position, events[position], too_many))
+    return taken, rejected
+
+
+def answer_of(taken: Sequence[Taken], rejected: Sequence[Rejected]) -> bytes:
+    """Render the answer, and count."""
     telemetry.TAKEN.inc(len(taken))
     if not rejected:
         return b'{"success":true,"accepted":%d,"rejected":0,"errors":[]}' % len(taken)

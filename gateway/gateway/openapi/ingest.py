@@ -42,6 +42,7 @@ def paths() -> dict[str, dict[str, Any]]:
         body = {"userId": "customer-0001", **example}
         items[f"/v1/{kind}"] = {"post": _operation(kind, summary, "Event", body)}
     items["/v1/projects/{writeKey}/settings"] = {"get": _SETTINGS}
+    items["/v1/webhooks/{sourceName}"] = {"post": _WEBHOOK}
     return items
 
 
@@ -154,5 +155,34 @@ _SETTINGS: Schema = {
             "content": {"application/json": {"schema": {"type": "object", "additionalProperties": True}}},
         },
         "404": _error("No such write key."),
+    },
+}
+_PROBLEM_ANSWERS = {
+    "400": "The body is not JSON.",
+    "401": "The signature does not fit.",
+    "404": "No such source.",
+    "413": "The body is too large.",
+    "503": "The events could not be stored; send them again after `Retry-After`.",
+}
+_WEBHOOK: Schema = {
+    "tags": [TAG],
+    "operationId": "sendWebhook",
+    "summary": "Take what a third party sends",
+    "description": "For sources of `DANGOL_INCOMING_WEBHOOKS`, whose rules turn signed JSON into events.",
+    "security": [],
+    "parameters": [{"name": "sourceName", "in": "path", "required": True, "schema": {"type": "string"}}],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"description": "What the sender sends."}}},
+    },
+    "responses": {
+        "200": {
+            "description": "JetStream has stored the events that the rules made.",
+            "content": {"application/json": {"schema": _ref("IngestAnswer")}},
+        },
+        **{
+            status: {"description": text, "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+            for status, text in _PROBLEM_ANSWERS.items()
+        },
     },
 }
