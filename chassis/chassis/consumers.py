@@ -150,7 +150,7 @@ class Consumer:
             if subscription.inbox:
                 fresh = await self._first_time(tx, deliveries)
                 if fresh:
-                    await subscription.handler(tx, fresh)
+                    await subscription.handler(tx, fresh if subscription.whole else [each.message for each in fresh])
                 if tx.after_commit:
                     raise RuntimeError(f"{self.name}: publish_after_commit needs inbox=False, or a crash loses it")
             else:
@@ -168,11 +168,11 @@ class Consumer:
             for delivery in deliveries
         ]
 
-    async def _first_time(self, tx: Transaction, deliveries: Sequence[Delivery[Message]]) -> list[Message]:
-        by_id = {delivery.message_id: delivery.message for delivery in deliveries}
+    async def _first_time(self, tx: Transaction, deliveries: Sequence[Delivery[Message]]) -> list[Delivery[Message]]:
+        by_id = {delivery.message_id: delivery for delivery in deliveries}
         rows = await tx.rows(_FIRST_TIME, consumer=self.name, ids=list(by_id))
         fresh = {row[0] for row in rows}
-        return [message for message_id, message in by_id.items() if message_id in fresh]
+        return [delivery for message_id, delivery in by_id.items() if message_id in fresh]
 
     def _decode(self, message: Msg) -> Delivery[Message]:
         headers = message.headers or {}

@@ -52,6 +52,8 @@ class Subscription:
     inbox: bool = True
     name: str | None = None
     """Short name of the consumer; made from the message's name when None."""
+    whole: bool = False
+    """With `inbox`: True when the handler gets deliveries, with message id and subject, rather than messages."""
 
     @property
     def heard_subject(self) -> str:

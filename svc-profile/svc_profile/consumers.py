@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 from chassis.database import Transaction
-from chassis.streams import COLLECTED, REJECTED, Delivery, Subscription
+from chassis.streams import COLLECTED, REJECTED, RESOLVED, Delivery, Subscription
 from dangol.events.v1.events_pb2 import EventBatch, RejectedEventBatch
 from dangol.feedback.v1.feedback_pb2 import FeedbackRecorded
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved, StageChanged
@@ -14,7 +14,8 @@ from svc_profile.usecases import hearing
 from svc_profile.usecases.collecting import collect
 from svc_profile.usecases.rejected import keep_rejected
 from svc_profile.usecases.schemas import SchemaBook
-from svc_profile.wire.collecting import read_batch, resolved_batch
+from svc_profile.usecases.tracking import track
+from svc_profile.wire.collecting import RESOLVED_PREFIX, read_batch, resolved_batch
 from svc_profile.wire.heard import (
     read_deleted_segments,
     read_feedback,
@@ -23,6 +24,7 @@ from svc_profile.wire.heard import (
     read_stages,
 )
 from svc_profile.wire.rejected import read_rejected
+from svc_profile.wire.tracking import tally_of
 from svc_profile.wire.traits import without_refused_traits
 
 
@@ -50,7 +52,7 @@ class Collecting:
                 tx.publish_after_commit(
                     delivery.subject.replace("collected", "resolved"),
                     resolved.SerializeToString(),
-                    f"resolved:{delivery.message_id}",
+                    f"{RESOLVED_PREFIX}{delivery.message_id}",
                 )
         return sum(map(len, collected.kept))
 
@@ -58,6 +60,11 @@ class Collecting:
 async def on_rejected(tx: Transaction, batches: Sequence[RejectedEventBatch]) -> None:
     """Keep what the gateway did not take."""
     await keep_rejected(tx, read_rejected(batches))
+
+
+async def on_resolved(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
+    """Keep what events look like, away from the path on which they are learnt from."""
+    await track(tx, tally_of(deliveries))
 
 
 async def on_memberships_changed(tx: Transaction, messages: Sequence[MembershipsChanged]) -> None:
@@ -96,6 +103,7 @@ def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[
             inbox=False,
         ),
         Subscription(RejectedEventBatch, on_rejected, subject=REJECTED),
+        Subscription(EventBatch, on_resolved, subject=RESOLVED, batch_messages=256, whole=True),
         Subscription(MembershipsChanged, on_memberships_changed, batch_messages=64),
         Subscription(SegmentSaved, on_segment_saved),
         Subscription(SegmentDeleted, on_segment_deleted),

@@ -14,6 +14,7 @@ from svc_profile.store.rejected import Filter
 from svc_profile.usecases import schemas
 from svc_profile.usecases.rejected import list_rejected
 from svc_profile.usecases.schemas import SchemaBook
+from svc_profile.usecases.tracking import get_tracked, list_tracked
 from svc_profile.wire.rejected import position_of_rejected, rejected_position, rejected_to_proto, span_of
 from svc_profile.wire.schemas import (
     draft_of_change,
@@ -24,6 +25,7 @@ from svc_profile.wire.schemas import (
     verdicts_to_proto,
     version_position,
 )
+from svc_profile.wire.tracking import tracked_to_proto
 
 
 class IngestRpc(IngestServiceServicer):
@@ -123,3 +125,25 @@ class IngestRpc(IngestServiceServicer):
         async with self._database.snapshot() as tx:
             verdicts = await schemas.try_schema(tx, storable_text(request.name), schema, samples)
         return pb.TestEventSchemaResponse(verdicts=verdicts_to_proto(verdicts))
+
+    async def ListTrackedEvents(
+        self, request: pb.ListTrackedEventsRequest, context: ServicerContext
+    ) -> pb.ListTrackedEventsResponse:
+        """Return the tracking plan."""
+        size, source = pages.page_size(request.page_size), storable_text(request.source)
+        after = name_position(token) if (token := pages.decode_token(request.page_token)) else None
+        async with self._database.snapshot() as tx:
+            found = await list_tracked(tx, source=source, after=after, most=size + 1)
+        page, more = found[:size], found[size:]
+        return pb.ListTrackedEventsResponse(
+            tracked_events=[tracked_to_proto(event, with_properties=False) for event in page],
+            next_page_token=pages.encode_token({"name": page[-1].name}) if more else "",
+        )
+
+    async def GetTrackedEvent(
+        self, request: pb.GetTrackedEventRequest, context: ServicerContext
+    ) -> pb.GetTrackedEventResponse:
+        """Return what the events of one name look like."""
+        async with self._database.snapshot() as tx:
+            event = await get_tracked(tx, storable_text(request.name), source=storable_text(request.source))
+        return pb.GetTrackedEventResponse(tracked_event=tracked_to_proto(event, with_properties=True))

@@ -21,6 +21,9 @@ _TRACK = events_pb2.EVENT_TYPE_TRACK
 _ALIAS = events_pb2.EVENT_TYPE_ALIAS
 _GROUP = events_pb2.EVENT_TYPE_GROUP
 
+RESOLVED_PREFIX = "resolved:"
+"""What the id of a message of resolved events begins with when it tells a collected message for the first time."""
+
 
 def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer, judges: Judges = NO_JUDGES) -> Batch:
     """Read a collected message, and judge the events whose names have a schema."""

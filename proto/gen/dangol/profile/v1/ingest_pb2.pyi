@@ -656,3 +656,299 @@ class ListRejectedEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRejectedEventsResponse: _TypeAlias = ListRejectedEventsResponse  # noqa: Y015
+
+@_typing.final
+class TrackedEvent(_message.Message):
+    """The events of one name: how many, from where, since when, and what they look like. Nothing of a value is kept. At most
+    10000 pairs of name and source, and 500 paths of each, are told apart.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    INSPECTED_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name that the events are counted under. Empty: all events whose names came after the limit was reached."""
+    event_count: _builtins.int
+    """Events, each counted once, however often it came."""
+    inspected_count: _builtins.int
+    """Events whose properties were looked at: all, until many come at once."""
+    schema_version: _builtins.int
+    """Version of the schema; 0 without one: nobody has planned these events."""
+    enforcement: Global___SchemaEnforcement.ValueType
+    """What the schema does."""
+    @_builtins.property
+    def first_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the first one."""
+
+    @_builtins.property
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the last one."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedSource]:
+        """By source, in their order."""
+
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedProperty]:
+        """By path; only where one event is asked for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        inspected_count: _builtins.int = ...,
+        first_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        sources: _abc.Iterable[Global___TrackedSource] | None = ...,
+        schema_version: _builtins.int = ...,
+        enforcement: Global___SchemaEnforcement.ValueType = ...,
+        properties: _abc.Iterable[Global___TrackedProperty] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforcement", b"enforcement", "event_count", b"event_count", "first_seen_time", b"first_seen_time", "inspected_count", b"inspected_count", "last_seen_time", b"last_seen_time", "name", b"name", "properties", b"properties", "schema_version", b"schema_version", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackedEvent: _TypeAlias = TrackedEvent  # noqa: Y015
+
+@_typing.final
+class TrackedSource(_message.Message):
+    """The events of one name that came from one source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Id of the write key."""
+    event_count: _builtins.int
+    """Events, each counted once."""
+    @_builtins.property
+    def first_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the first one."""
+
+    @_builtins.property
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the last one."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        first_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackedSource: _TypeAlias = TrackedSource  # noqa: Y015
+
+@_typing.final
+class TrackedProperty(_message.Message):
+    """What is found at one path of the properties (of `identify` and `group`: the traits)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    UNPLANNED_TYPES_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Names joined by dots, at most 3, `[]` for the elements of a list: `products[].price`. A dot in a name is `\\.`; a name
+    that looks like a value, such as an address, is `*`.
+    """
+    event_count: _builtins.int
+    """Inspected events that have something there. 0: the schema names it and nobody has sent it."""
+    share: _builtins.float
+    """Share of the inspected events, 0 to 1."""
+    planned: _builtins.bool
+    """True when the schema names the path."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedType]:
+        """JSON types that were seen there."""
+
+    @_builtins.property
+    def unplanned_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types that were seen and that the schema does not allow there."""
+
+    @_builtins.property
+    def first_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the first inspected event that has it."""
+
+    @_builtins.property
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received the last inspected event that has it."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        share: _builtins.float = ...,
+        types: _abc.Iterable[Global___TrackedType] | None = ...,
+        planned: _builtins.bool = ...,
+        unplanned_types: _abc.Iterable[_builtins.str] | None = ...,
+        first_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "first_seen_time", b"first_seen_time", "last_seen_time", b"last_seen_time", "path", b"path", "planned", b"planned", "share", b"share", "types", b"types", "unplanned_types", b"unplanned_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackedProperty: _TypeAlias = TrackedProperty  # noqa: Y015
+
+@_typing.final
+class TrackedType(_message.Message):
+    """A JSON type and how many events have it at a path."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """`null`, `boolean`, `integer`, `number`, `string`, `array` or `object`; a whole number is an `integer`."""
+    event_count: _builtins.int
+    """Inspected events."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackedType: _TypeAlias = TrackedType  # noqa: Y015
+
+@_typing.final
+class ListTrackedEventsRequest(_message.Message):
+    """Asks for the tracking plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Only events of this source. Empty is all, and events that have a schema and were never seen."""
+    page_size: _builtins.int
+    """Most names in one answer: 1 to 1000, 100 when 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrackedEventsRequest: _TypeAlias = ListTrackedEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListTrackedEventsResponse(_message.Message):
+    """A page of the tracking plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACKED_EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def tracked_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedEvent]:
+        """By name, without properties."""
+
+    def __init__(
+        self,
+        *,
+        tracked_events: _abc.Iterable[Global___TrackedEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tracked_events", b"tracked_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrackedEventsResponse: _TypeAlias = ListTrackedEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetTrackedEventRequest(_message.Message):
+    """Asks for the events of one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    source: _builtins.str
+    """Only events of this source. Empty is all."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrackedEventRequest: _TypeAlias = GetTrackedEventRequest  # noqa: Y015
+
+@_typing.final
+class GetTrackedEventResponse(_message.Message):
+    """The events of one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACKED_EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracked_event(self) -> Global___TrackedEvent:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        tracked_event: Global___TrackedEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tracked_event", b"tracked_event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracked_event", b"tracked_event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrackedEventResponse: _TypeAlias = GetTrackedEventResponse  # noqa: Y015

@@ -75,6 +75,16 @@ class IngestServiceStub:
                 request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.SerializeToString,
                 response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.FromString,
                 _registered_method=True)
+        self.ListTrackedEvents = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/ListTrackedEvents',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsResponse.FromString,
+                _registered_method=True)
+        self.GetTrackedEvent = channel.unary_unary(
+                '/dangol.profile.v1.IngestService/GetTrackedEvent',
+                request_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventRequest.SerializeToString,
+                response_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -139,6 +149,20 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTrackedEvents(self, request, context):
+        """The tracking plan: every name that was seen, or has a schema, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrackedEvent(self, request, context):
+        """What the events of one name look like, beside what their schema says. NOT_FOUND when none was seen or planned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +205,16 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.TestEventSchema,
                     request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.FromString,
                     response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.SerializeToString,
+            ),
+            'ListTrackedEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrackedEvents,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsResponse.SerializeToString,
+            ),
+            'GetTrackedEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrackedEvent,
+                    request_deserializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventRequest.FromString,
+                    response_serializer=dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +434,60 @@ class IngestService:
             '/dangol.profile.v1.IngestService/TestEventSchema',
             dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaRequest.SerializeToString,
             dangol_dot_profile_dot_v1_dot_ingest__pb2.TestEventSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrackedEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/ListTrackedEvents',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.ListTrackedEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrackedEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.profile.v1.IngestService/GetTrackedEvent',
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventRequest.SerializeToString,
+            dangol_dot_profile_dot_v1_dot_ingest__pb2.GetTrackedEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class IngestServiceStub:
     """Every version that the schema of a name ever had, newest first."""
     TestEventSchema: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.TestEventSchemaRequest, _ingest_pb2.TestEventSchemaResponse]
     """Holds samples against a schema, the given one or that of a name, without keeping anything."""
+    ListTrackedEvents: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListTrackedEventsRequest, _ingest_pb2.ListTrackedEventsResponse]
+    """The tracking plan: every name that was seen, or has a schema, by name."""
+    GetTrackedEvent: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetTrackedEventRequest, _ingest_pb2.GetTrackedEventResponse]
+    """What the events of one name look like, beside what their schema says. NOT_FOUND when none was seen or planned."""
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -79,6 +83,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Every version that the schema of a name ever had, newest first."""
     TestEventSchema: _aio.UnaryUnaryMultiCallable[_ingest_pb2.TestEventSchemaRequest, _ingest_pb2.TestEventSchemaResponse]  # type: ignore[assignment]
     """Holds samples against a schema, the given one or that of a name, without keeping anything."""
+    ListTrackedEvents: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListTrackedEventsRequest, _ingest_pb2.ListTrackedEventsResponse]  # type: ignore[assignment]
+    """The tracking plan: every name that was seen, or has a schema, by name."""
+    GetTrackedEvent: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetTrackedEventRequest, _ingest_pb2.GetTrackedEventResponse]  # type: ignore[assignment]
+    """What the events of one name look like, beside what their schema says. NOT_FOUND when none was seen or planned."""
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what events must look like, what they do look like, and which were not taken."""
@@ -150,5 +158,21 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.TestEventSchemaResponse, _abc.Awaitable[_ingest_pb2.TestEventSchemaResponse]]:
         """Holds samples against a schema, the given one or that of a name, without keeping anything."""
+
+    @_abc_1.abstractmethod
+    def ListTrackedEvents(
+        self,
+        request: _ingest_pb2.ListTrackedEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ListTrackedEventsResponse, _abc.Awaitable[_ingest_pb2.ListTrackedEventsResponse]]:
+        """The tracking plan: every name that was seen, or has a schema, by name."""
+
+    @_abc_1.abstractmethod
+    def GetTrackedEvent(
+        self,
+        request: _ingest_pb2.GetTrackedEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetTrackedEventResponse, _abc.Awaitable[_ingest_pb2.GetTrackedEventResponse]]:
+        """What the events of one name look like, beside what their schema says. NOT_FOUND when none was seen or planned."""
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracking plan: what events really look like. Names, paths, types and numbers, and never a value.
+
+Adding up is commutative and associative, so no order of the events matters.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+"""JSON types in the order in which they are counted; a whole number is an integer."""
+
+MAX_DEPTH = 3
+"""Names in one path."""
+MAX_ELEMENTS = 20
+"""Elements of a list that are looked at."""
+MAX_PATHS = 200
+"""Paths of one event that are counted."""
+MAX_INSPECTED = 50
+"""Events of one name and source that are opened in one batch; all of them are counted."""
+MAX_NAMES = 10_000
+"""Pairs of name and source that are told apart; what comes after them is counted together."""
+MAX_PROPERTIES = 500
+"""Paths of one name and source that are told apart."""
+MAX_NAME_LENGTH = 200
+
+OTHERS = ""
+"""Name under which all events beyond `MAX_NAMES` are counted."""
+ANY_NAME = "*"
+"""Stands in a path for a name that looks like a value: an address, a number, an id."""
+
+_LOOKS_LIKE_A_VALUE = re.compile(r"@|[0-9]{6}|^[0-9a-fA-F-]{16,}$")
+
+Key = tuple[str, str]
+"""Name and source."""
+
+
+@dataclass(slots=True)
+class PropertySeen:
+    """What was seen at one path of the events of one name and source."""
+
+    first_us: int
+    last_us: int
+    count: int = 0
+    """Inspected events that have something at the path."""
+    types: list[int] = field(default_factory=lambda: [0] * len(TYPES))
+    """Events by type of what they have there, in the order of `TYPES`."""
+
+    def add(self, received_us: int, types: set[int]) -> None:
+        """Add one event."""
+        self.count += 1
+        self.first_us, self.last_us = min(self.first_us, received_us), max(self.last_us, received_us)
+        # A new list each time: a copy of what was seen may share the old one.
+        self.types = [count + (position in types) for position, count in enumerate(self.types)]
+
+    def absorb(self, other: "PropertySeen") -> None:
+        """Add what was seen elsewhere."""
+        self.count += other.count
+        self.first_us, self.last_us = min(self.first_us, other.first_us), max(self.last_us, other.last_us)
+        self.types = [mine + theirs for mine, theirs in zip(self.types, other.types, strict=True)]
+
+
+@dataclass(slots=True)
+class EventSeen:
+    """What was seen of the events of one name and source. Times are those at which the gateway received events."""
+
+    first_us: int
+    last_us: int
+    count: int = 0
+    inspected: int = 0
+    """Events whose properties were looked at."""
+    properties: dict[str, PropertySeen] = field(default_factory=dict)
+
+    def absorb(self, other: "EventSeen") -> None:
+        """Add what was seen elsewhere."""
+        self.count += other.count
+        self.inspected += other.inspected
+        self.first_us, self.last_us = min(self.first_us, other.first_us), max(self.last_us, other.last_us)
+        for path, seen in other.properties.items():
+            if path in self.properties:
+                self.properties[path].absorb(seen)
+            else:
+                self.properties[path] = replace(seen)
+
+
+class Tally:
+    """Counts a batch of events."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Key, EventSeen] = {}
+
+    def count(self, name: str, source: str, received_us: int) -> EventSeen | None:
+        """Count one event; answers where its properties belong when they are to be looked at."""
+        key = (name, source)
+        seen = self.seen.get(key)
+        if seen is None:
+            seen = self.seen[key] = EventSeen(received_us, received_us)
+        seen.count += 1
+        if received_us < seen.first_us:
+            seen.first_us = received_us
+        elif received_us > seen.last_us:
+            seen.last_us = received_us
+        return seen if seen.inspected < MAX_INSPECTED else None
+
+
+def inspect(seen: EventSeen, values: Mapping[str, Any], received_us: int) -> None:
+    """Note the paths of one event, and the types of what is there."""
+    seen.inspected += 1
+    found: dict[str, set[int]] = {}
+    for path, position in _paths(values, "", MAX_DEPTH):
+        if path in found:
+            found[path].add(position)
+        elif len(found) < MAX_PATHS:
+            found[path] = {position}
+    for path, types in found.items():
+        known = seen.properties.get(path)
+        if known is None:
+            known = seen.properties[path] = PropertySeen(received_us, received_us)
+        known.add(received_us, types)
+
+
+def type_of(value: Any) -> int:
+    """Return the position of a value's JSON type in `TYPES`."""
+    if isinstance(value, str):
+        return 4
+    if isinstance(value, bool):
+        return 1
+    if isinstance(value, int):
+        return 2
+    if isinstance(value, float):
+        return 2 if value.is_integer() else 3
+    if isinstance(value, dict):
+        return 6
+    return 5 if isinstance(value, list) else 0
+
+
+def spell(name: str) -> str:
+    """Write a name as part of a path; one that looks like a value is not written."""
+    if len(name) > MAX_NAME_LENGTH or _LOOKS_LIKE_A_VALUE.search(name):
+        return ANY_NAME
+    return name.replace(".", "\\.") if "." in name else name
+
+
+def _paths(values: Mapping[str, Any], above: str, depth: int) -> Iterator[tuple[str, int]]:
+    for name, value in values.items():
+        path = above + spell(name)
+        yield path, type_of(value)
+        if isinstance(value, dict) and depth > 1:
+            yield from _paths(value, path + ".", depth - 1)
+        elif isinstance(value, list):
+            yield from _elements(value, path + "[]", depth)
+
+
+def _elements(values: list[Any], path: str, depth: int) -> Iterator[tuple[str, int]]:
+    for value in values[:MAX_ELEMENTS]:
+        yield path, type_of(value)
+        if isinstance(value, dict) and depth > 1:
+            yield from _paths(value, path + ".", depth - 1)
