@@ -13,9 +13,10 @@ from chassis.clock import to_timestamp
 from chassis.identity import IdentityKey
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
-from dangol.profile.v1 import agent_pb2
+from dangol.profile.v1 import agent_pb2, consent_pb2
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
+from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from dangol.segmentation.v1 import segmentation_pb2 as segmentation
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -219,6 +220,31 @@ async def test_a_stage_is_the_one_of_the_highest_revision(service: RunningServic
         ("lifecycle", "active", "at_risk", "no order for 60 days")
     ]
     assert stages[0].entered_time.ToDatetime(UTC) == datetime(2026, 1, 5, tzinfo=UTC)
+
+
+async def test_consents_are_what_holds_for_each_purpose_now(service: RunningService, user: str) -> None:
+    """What was said, and what holds without an answer."""
+    await collect(service, event("page", user_id=user))
+    await service.stub(ConsentServiceStub).RecordConsent(
+        consent_pb2.RecordConsentRequest(
+            profile=f"user_id:{user}",
+            decisions=[
+                consent_pb2.ConsentDecision(
+                    purpose_id="marketing_email", answer=consent_pb2.CONSENT_ANSWER_GRANTED, notice_version=1
+                ),
+                consent_pb2.ConsentDecision(
+                    purpose_id="personalization", answer=consent_pb2.CONSENT_ANSWER_DENIED, notice_version=1
+                ),
+            ],
+        )
+    )
+    consents = {each.purpose_id: each for each in (await profile(service, user, "consents")).consents}
+    assert consents["marketing_email"].granted
+    assert consents["marketing_email"].HasField("expire_time")
+    assert not consents["personalization"].granted
+    assert consents["personalization"].HasField("answered_time")
+    assert consents["analytics"].granted
+    assert not consents["analytics"].HasField("answered_time")
 
 
 async def test_an_agent_without_the_right_sees_masked_values(service: RunningService, user: str) -> None:

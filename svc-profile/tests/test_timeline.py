@@ -15,7 +15,11 @@ from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.feedback.v1 import feedback_pb2 as feedback
 from dangol.profile.v1 import agent_pb2 as pb
+from dangol.profile.v1 import consent_pb2 as pb_consent
+from dangol.profile.v1 import identity_pb2
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
+from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from svc_profile.app import build
 from svc_profile.settings import Settings
 
@@ -133,6 +137,46 @@ async def test_pages_follow_each_other_without_a_gap(service: RunningService, us
             if not token:
                 break
         assert pages == list(whole.entries)
+
+
+async def test_decisions_about_who_is_who_and_consents_stand_there_too(service: RunningService, user: str) -> None:
+    """And what staff wrote goes with the identifier that leaves."""
+    other = f"{user}-work"
+    await collect(service, event("page", at=0, user_id=user), event("page", at=1, user_id=other))
+    await write(service, user, at=2, text="about the one")
+    await write(service, other, at=3, text="about the other")
+    identity = service.stub(IdentityServiceStub)
+    await identity.MergeProfiles(
+        identity_pb2.MergeProfilesRequest(profile=f"user_id:{user}", absorb=[f"user_id:{other}"], reason="same person")
+    )
+    answer = pb_consent.ConsentDecision(purpose_id="marketing_email", answer=pb_consent.CONSENT_ANSWER_DENIED)
+    await service.stub(ConsentServiceStub).RecordConsent(
+        pb_consent.RecordConsentRequest(profile=f"user_id:{user}", decisions=[answer], channel="call_centre")
+    )
+    merged = await ask(service, other)
+    assert kinds(merged) == ["CONSENT", "DECISION", "INTERACTION", "INTERACTION", "EVENT", "EVENT"]
+    said, decided = merged.entries[:2]
+    assert (said.consent.purpose_id, said.consent.answer, said.consent.channel) == (
+        "marketing_email", pb_consent.CONSENT_ANSWER_DENIED, "call_centre"
+    )  # fmt: skip
+    assert (decided.decision.decision, decided.decision.actor, decided.decision.reason) == (
+        "merge", "test", "same person"
+    )  # fmt: skip
+    pages = [await ask(service, other, page_size=1)]
+    while pages[-1].next_page_token:
+        pages.append(await ask(service, other, page_size=1, page_token=pages[-1].next_page_token))
+    assert [page.entries[0] for page in pages if page.entries] == list(merged.entries)
+    await identity.SplitProfile(
+        identity_pb2.SplitProfileRequest(
+            profile=f"user_id:{user}", identifiers=[f"user_id:{other}"], reason="two after all"
+        )
+    )
+    one, two = await ask(service, user), await ask(service, other)
+    assert [e.interaction.text for e in one.entries if e.HasField("interaction")] == ["about the one"]
+    assert [e.interaction.text for e in two.entries if e.HasField("interaction")] == ["about the other"]
+    assert "DECISION" in kinds(one)
+    assert "DECISION" in kinds(two)
+    assert "CONSENT" not in kinds(two)
 
 
 async def test_a_list_can_be_cut_by_kind_and_time(service: RunningService, user: str) -> None:

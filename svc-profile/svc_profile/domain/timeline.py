@@ -8,6 +8,7 @@ from enum import IntEnum
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.heard import Feedback
 from svc_profile.domain.interactions import Kept
+from svc_profile.domain.ledger import Record
 from svc_profile.domain.views import RecentEvent
 
 
@@ -48,7 +49,7 @@ class DecisionMade:
     time_us: int
 
 
-Detail = RecentEvent | Kept | Feedback | LinkMade | DecisionMade
+Detail = RecentEvent | Kept | Feedback | Record | LinkMade | DecisionMade
 
 
 @dataclass(frozen=True)

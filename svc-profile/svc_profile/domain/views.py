@@ -9,6 +9,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.heard import Membership, StageChange
 from svc_profile.domain.interactions import Kept
 from svc_profile.domain.profiles import Profile
+from svc_profile.domain.purposes import Consent
 
 CONSENTS, SEGMENTS, STAGES = "consents", "segments", "stages"
 EVENTS, CASES, COMPUTED = "recent_events", "open_cases", "computed_traits"
@@ -35,6 +36,7 @@ class View:
 
     profile_id: FragmentKey
     profile: Profile | None = None
+    consents: Sequence[Consent] = ()
     segments: Sequence[Membership] = ()
     stages: Sequence[StageChange] = ()
     recent_events: Sequence[RecentEvent] = ()

@@ -19,6 +19,7 @@ from svc_profile.store.consents import ConsentStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.ledger import LedgerStore
 from svc_profile.store.members import find_members
+from svc_profile.store.search import SearchStore
 from svc_profile.usecases.settling import Situation, lock_customers, read_situation, settle
 
 _VERIFIED_AT_ONCE = 5_000
@@ -92,6 +93,7 @@ async def _make_known(tx: Transaction, fragment: FragmentKey, name: Name | None,
     if name is None:
         raise NotFound("nobody is known by this reference")
     await FragmentStore(tx).fold({fragment: Fragment(name, now_us, now_us)})
+    await SearchStore(tx).queue([(fragment, None)])
     if await find_members(tx, fragment) is None:
         raise NotFound("nobody may be known by this reference")
 

@@ -8,12 +8,13 @@ from chassis.database import Transaction
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.interactions import Choice, Kept, Status
 from svc_profile.domain.profiles import Profile
-from svc_profile.domain.views import CASES, COMPUTED, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
+from svc_profile.domain.views import CASES, COMPUTED, CONSENTS, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
 from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.interactions import InteractionStore
 from svc_profile.store.members import Members
 from svc_profile.usecases.computed import computed_traits
+from svc_profile.usecases.consent import consents_if_one
 from svc_profile.usecases.profiles import get_members, get_profile
 from svc_profile.wire.recent import read_recent
 
@@ -29,6 +30,7 @@ async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], 
     return View(
         profile_id=members.profile,
         profile=profile,
+        consents=await consents_if_one(tx, members.fragments, now_us) if CONSENTS in parts else (),
         segments=await heard.memberships(members.profile) if SEGMENTS in parts else (),
         stages=await heard.stages(members.profile) if STAGES in parts else (),
         recent_events=await _recent_events(tx, members.fragments) if EVENTS in parts else (),

@@ -13,6 +13,7 @@ from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.identity_history import IdentityHistoryStore
 from svc_profile.store.interactions import InteractionStore
+from svc_profile.store.ledger import LedgerStore
 from svc_profile.usecases.profiles import get_members
 from svc_profile.wire.recent import read_recent
 
@@ -63,6 +64,20 @@ async def _feedback(
     return [TimelineEntry(each.feedback_time_us, EntryKind.FEEDBACK, each.feedback_id, each) for each in found]
 
 
+async def _consents(
+    tx: Transaction, fragments: Sequence[FragmentKey], before: Before, most: int
+) -> list[TimelineEntry]:
+    """Return what the customer said about purposes: a few rows, so all of them are read."""
+    entries = [
+        TimelineEntry(record.time_us, EntryKind.CONSENT, str(record.sequence), record)
+        for record in await LedgerStore(tx).of_fragments(fragments)
+    ]
+    position = None if before is None else (before[0], _number(before[1]))
+    places = ((entry.time_us, int(entry.entry_id), entry) for entry in entries)
+    after = [place for place in places if position is None or place[:2] < position]
+    return [entry for _, _, entry in sorted(after, key=lambda place: place[:2], reverse=True)[:most]]
+
+
 async def _links(tx: Transaction, fragments: Sequence[FragmentKey], before: Before, most: int) -> list[TimelineEntry]:
     position = None
     if before is not None:
@@ -99,13 +114,21 @@ def _hex(text: str, parts: int) -> list[bytes]:
     return [data[start : start + 16] for start in range(0, len(data), 16)]
 
 
+def _number(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdecimal() or len(text) > 18:
+        raise _bad_token()
+    return int(text)
+
+
 def _decision(text: str) -> tuple[int, bool]:
     if not text:
         return 0, False
     number, dash, revoked = text.partition("-")
-    if not dash or not number.isdecimal() or len(number) > 18 or revoked not in ("0", "1"):
+    if not dash or revoked not in ("0", "1"):
         raise _bad_token()
-    return int(number), revoked == "1"
+    return _number(number), revoked == "1"
 
 
 def _bad_token() -> Invalid:
@@ -116,6 +139,7 @@ _READ: dict[EntryKind, Read] = {
     EntryKind.EVENT: _events,
     EntryKind.INTERACTION: _interactions,
     EntryKind.FEEDBACK: _feedback,
+    EntryKind.CONSENT: _consents,
     EntryKind.LINK: _links,
     EntryKind.DECISION: _decisions,
 }

@@ -7,10 +7,12 @@ from typing import Any
 from chassis.clock import timestamp_from_us
 from dangol.feedback.v1 import feedback_pb2 as feedback
 from dangol.profile.v1 import agent_pb2 as pb
+from dangol.profile.v1.consent_pb2 import ConsentAnswer
 from dangol.profile.v1.profile_pb2 import Identifier
 
 from svc_profile.domain.heard import Feedback
 from svc_profile.domain.interactions import Kept
+from svc_profile.domain.ledger import Record
 from svc_profile.domain.timeline import DecisionMade, LinkMade, Position, TimelineEntry, Wanted
 from svc_profile.domain.views import RecentEvent
 from svc_profile.wire.interactions import interaction_to_proto
@@ -57,6 +59,8 @@ def entry_to_proto(entry: TimelineEntry) -> pb.TimelineEntry:
             message.interaction.CopyFrom(interaction_to_proto(kept))
         case Feedback() as said:
             message.feedback.CopyFrom(_feedback_to_proto(said))
+        case Record() as record:
+            message.consent.CopyFrom(_consent_to_proto(record))
         case LinkMade() as link:
             message.link.CopyFrom(_link_to_proto(link))
         case DecisionMade() as made:
@@ -73,6 +77,16 @@ def _feedback_to_proto(said: Feedback) -> pb.TimelineFeedback:
         sentiment_probability=said.sentiment_probability,
         item_id=said.item_id,
         language=said.language,
+    )
+
+
+def _consent_to_proto(record: Record) -> pb.TimelineConsent:
+    return pb.TimelineConsent(
+        purpose_id=record.purpose_id,
+        answer=ConsentAnswer.Value(f"CONSENT_ANSWER_{record.answer.name}"),
+        notice_version=record.notice_version,
+        channel=record.channel,
+        actor=record.actor,
     )
 
 

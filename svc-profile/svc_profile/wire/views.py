@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from svc_profile.domain.heard import Membership, StageChange
+from svc_profile.domain.purposes import Consent
 from svc_profile.domain.views import ON_REQUEST, View
 from svc_profile.wire.interactions import open_case_to_proto
 from svc_profile.wire.profiles import profile_id, profile_to_proto
@@ -37,6 +38,7 @@ def view_to_proto(view: View, parts: Set[str]) -> pb.Profile:
     """Write a customer; fields that were not asked for stay empty."""
     message = profile_to_proto(view.profile) if view.profile else pb.Profile(profile_id=profile_id(view.profile_id))
     _leave_only(message, parts)
+    message.consents.extend(map(_consent_to_proto, view.consents))
     message.segments.extend(map(_membership_to_proto, view.segments))
     message.stages.extend(map(_stage_to_proto, view.stages))
     message.recent_events.extend(map(recent_to_proto, view.recent_events))
@@ -50,6 +52,15 @@ def _leave_only(message: Message, parts: Set[str]) -> None:
     for field, _ in message.ListFields():
         if field.name not in parts and field.name != _ALWAYS:
             message.ClearField(field.name)
+
+
+def _consent_to_proto(consent: Consent) -> pb.ProfileConsent:
+    message = pb.ProfileConsent(purpose_id=consent.purpose_id, granted=consent.granted)
+    if consent.entry is not None:
+        message.answered_time.CopyFrom(timestamp_from_us(consent.entry.time_us))
+    if consent.expires_us is not None:
+        message.expire_time.CopyFrom(timestamp_from_us(consent.expires_us))
+    return message
 
 
 def _membership_to_proto(membership: Membership) -> pb.SegmentMembership:

@@ -5,6 +5,7 @@ What staff works with: finding a customer, what happened with one, and contacts 
 
 from collections import abc as _abc
 from dangol.feedback.v1 import feedback_pb2 as _feedback_pb2
+from dangol.profile.v1 import consent_pb2 as _consent_pb2
 from dangol.profile.v1 import profile_pb2 as _profile_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -354,6 +355,7 @@ class TimelineEntry(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     INTERACTION_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
     LINK_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     kind: Global___TimelineKind.ValueType
@@ -377,6 +379,10 @@ class TimelineEntry(_message.Message):
         """FEEDBACK."""
 
     @_builtins.property
+    def consent(self) -> Global___TimelineConsent:
+        """CONSENT."""
+
+    @_builtins.property
     def link(self) -> Global___TimelineLink:
         """LINK."""
 
@@ -393,14 +399,15 @@ class TimelineEntry(_message.Message):
         event: _profile_pb2.RecentEvent | None = ...,
         interaction: Global___Interaction | None = ...,
         feedback: Global___TimelineFeedback | None = ...,
+        consent: Global___TimelineConsent | None = ...,
         link: Global___TimelineLink | None = ...,
         decision: Global___TimelineDecision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "detail", b"detail", "event", b"event", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "decision", b"decision", "detail", b"detail", "event", b"event", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "detail", b"detail", "entry_id", b"entry_id", "event", b"event", "feedback", b"feedback", "interaction", b"interaction", "kind", b"kind", "link", b"link", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "decision", b"decision", "detail", b"detail", "entry_id", b"entry_id", "event", b"event", "feedback", b"feedback", "interaction", b"interaction", "kind", b"kind", "link", b"link", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["event", "interaction", "feedback", "link", "decision"]  # noqa: Y015
+    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["event", "interaction", "feedback", "consent", "link", "decision"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_detail) -> _WhichOneofReturnType_detail | None: ...
 
@@ -453,6 +460,44 @@ class TimelineFeedback(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
 
 Global___TimelineFeedback: _TypeAlias = TimelineFeedback  # noqa: Y015
+
+@_typing.final
+class TimelineConsent(_message.Message):
+    """What the customer said about a purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_ID_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    NOTICE_VERSION_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    purpose_id: _builtins.str
+    """The purpose."""
+    answer: _consent_pb2.ConsentAnswer.ValueType
+    """What was said."""
+    notice_version: _builtins.int
+    """Version of the notice that was shown; 0 when none was."""
+    channel: _builtins.str
+    """Where it was said."""
+    actor: _builtins.str
+    """Who wrote it down."""
+    def __init__(
+        self,
+        *,
+        purpose_id: _builtins.str = ...,
+        answer: _consent_pb2.ConsentAnswer.ValueType = ...,
+        notice_version: _builtins.int = ...,
+        channel: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "answer", b"answer", "channel", b"channel", "notice_version", b"notice_version", "purpose_id", b"purpose_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimelineConsent: _TypeAlias = TimelineConsent  # noqa: Y015
 
 @_typing.final
 class TimelineLink(_message.Message):
