@@ -34,6 +34,7 @@ from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.deriving import DerivingWorker
 from svc_profile.workers.importing import ImportWorker
 from svc_profile.workers.indexing import IndexingWorker
+from svc_profile.workers.settling import Settler
 
 
 def build(settings: Settings) -> Service:
@@ -97,6 +98,7 @@ def build(settings: Settings) -> Service:
             Worker("event-schemas", book.run),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
+            Worker("consents", Settler(database).run),
             Worker("search-index", IndexingWorker(database).run),
         ],
         resources=[book],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consent through the service's real doors: what customers say, what holds, and the proof of it."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -9,13 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
-from chassis.clock import from_timestamp, now, to_timestamp
+from chassis.clock import from_timestamp, now, timestamp_from_us, to_timestamp, to_us
 from chassis.identity import IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.options.v1 import options_pb2
 from dangol.profile.v1 import consent_pb2 as pb
+from dangol.profile.v1 import identity_pb2
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 from svc_profile.app import build
 from svc_profile.settings import Settings
@@ -23,7 +26,7 @@ from svc_profile.usecases.consent import redact_consent
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 GRANTED, DENIED, WITHDRAWN = pb.CONSENT_ANSWER_GRANTED, pb.CONSENT_ANSWER_DENIED, pb.CONSENT_ANSWER_WITHDRAWN
-START_US = 1_790_000_000_000_000
+START_US = 1_760_000_000_000_000
 MINUTE_US = 60_000_000
 
 numbers = itertools.count()
@@ -54,6 +57,17 @@ def event(
         context=context,
         **{"source": "web", "message_id": f"m{next(numbers)}", **fields},
     )
+
+
+def decision(minute: int, *, user_id: str = "", anonymous_id: str = "", **answers: bool) -> Event:
+    """Build an event that tells what a customer decided."""
+    names = {"user_id": user_id, "anonymous_id": anonymous_id}
+    return event("track", at=minute, name="Segment Consent Preference Updated", consent=answers, **names)
+
+
+def at(minutes: int) -> Any:
+    """Return a time some minutes after the start."""
+    return timestamp_from_us(START_US + minutes * MINUTE_US)
 
 
 async def collect(service: RunningService, *events: Event) -> None:
@@ -276,3 +290,105 @@ async def test_an_erased_row_still_holds_the_chain_together(engines: Engines) ->
         assert (after.valid, after.redacted_count, after.hash) == (True, 1, before.hash)
         assert await records(service, "user_id:ana") == []
         assert len(await records(service, "user_id:bo")) == 1
+
+
+async def settled(service: RunningService) -> None:
+    """Wait until nobody's state is due."""
+    async with asyncio.timeout(30):
+        while await due(service):
+            await asyncio.sleep(0.01)
+    await service.settled()
+
+
+async def due(service: RunningService) -> bool:
+    async with service.database.snapshot() as tx:
+        return bool(await tx.value("SELECT EXISTS (SELECT FROM consent_due)"))
+
+
+async def test_segments_context_is_read(service: RunningService, tag: str) -> None:
+    """Categories are purposes; what nobody knows is left out, and what a page repeats is written once."""
+    told = {"marketing_email": True, "personalization": False, "unheard_of": True}
+    await collect(
+        service,
+        event("page", anonymous_id=tag, consent=told),
+        event("page", at=1, anonymous_id=tag, consent=told),
+        event("page", at=2, anonymous_id=tag, consent=told),
+    )
+    await settled(service)
+    found = await records(service, f"anonymous_id:{tag}")
+    assert {(each.purpose_id, each.answer) for each in found} == {
+        ("marketing_email", GRANTED),
+        ("personalization", DENIED),
+    }
+    assert {each.decision_time.ToMicroseconds() for each in found} == {START_US}
+    assert {(each.source, each.channel) for each in found} == {("web", "event")}
+    held = await consents(service, f"anonymous_id:{tag}")
+    assert (held["marketing_email"].granted, held["personalization"].granted) == (True, False)
+
+
+async def test_a_repeated_event_adds_nothing(service: RunningService, tag: str) -> None:
+    told = decision(0, marketing_sms=True, anonymous_id=tag)
+    await collect(service, told)
+    await collect(service, told)
+    assert len(await records(service, f"anonymous_id:{tag}")) == 1
+
+
+async def test_a_device_that_repeats_its_answer_does_not_outvote_a_decision(service: RunningService, tag: str) -> None:
+    """The banner of the web page still says yes while the customer has withdrawn by telephone."""
+    user = f"user_id:{tag}"
+    await collect(service, event("page", user_id=tag, anonymous_id=f"d-{tag}", consent={"marketing_sms": True}))
+    await settled(service)
+    assert (await consents(service, user))["marketing_sms"].granted
+    await record(service, user, ("marketing_sms", WITHDRAWN))
+    later = (to_us(now()) - START_US) // MINUTE_US + 10
+    await collect(
+        service, event("page", at=later, user_id=tag, anonymous_id=f"d-{tag}", consent={"marketing_sms": True})
+    )
+    await settled(service)
+    assert not (await consents(service, user))["marketing_sms"].granted
+    await collect(service, decision(later + 1, marketing_sms=True, user_id=tag))
+    await settled(service)
+    assert (await consents(service, user))["marketing_sms"].granted
+
+
+async def test_the_most_restrictive_answer_wins_a_login(service: RunningService, tag: str) -> None:
+    """The visitor refused, the account had agreed; a new grant of the one customer ends it. Others hear of each."""
+    user, visitor = f"user_id:{tag}", f"anonymous_id:d-{tag}"
+    await record(service, user, ("personalization", GRANTED), decision_time=at(5))
+    await collect(
+        service,
+        event("track", at=3, name="Consent Updated", anonymous_id=f"d-{tag}", consent={"personalization": False}),
+    )
+    await collect(service, event("page", at=7, user_id=tag, anonymous_id=f"d-{tag}"))
+    await settled(service)
+    held = (await consents(service, user))["personalization"]
+    assert (held.granted, held.record.identifier.value) == (False, f"d-{tag}")
+    assert held == (await consents(service, visitor))["personalization"]
+    await record(service, visitor, ("personalization", GRANTED))
+    assert (await consents(service, user))["personalization"].granted
+    await service.settled()
+    both = {KEY.resolve(user).bytes, KEY.resolve(visitor).bytes}
+    told = [each for each in await service.published(pb.ConsentsChanged) if both & set(each.fragment_ids)]
+    last = max(told, key=lambda each: each.revision)
+    assert set(last.fragment_ids) == both
+    assert list(last.granted_purpose_ids) == ["personalization"]
+
+
+async def test_a_split_gives_each_side_its_own_ledger(service: RunningService, tag: str) -> None:
+    """What the device said leaves with the device."""
+    user, visitor = f"user_id:{tag}", f"anonymous_id:d-{tag}"
+    await record(service, user, ("personalization", GRANTED), decision_time=at(5))
+    await collect(
+        service,
+        event("track", at=3, name="Consent Updated", anonymous_id=f"d-{tag}", consent={"personalization": False}),
+    )
+    await collect(service, event("page", at=7, user_id=tag, anonymous_id=f"d-{tag}"))
+    await settled(service)
+    assert not (await consents(service, user))["personalization"].granted
+    stub = service.stub(IdentityServiceStub)
+    split = identity_pb2.SplitProfileRequest(profile=user, identifiers=[visitor], reason="not hers")
+    await stub.SplitProfile(split)
+    await settled(service)
+    assert (await consents(service, user))["personalization"].granted
+    assert not (await consents(service, visitor))["personalization"].granted
+    assert [len(await records(service, each)) for each in (user, visitor)] == [1, 1]

@@ -23,6 +23,8 @@ FragmentKey = bytes
 
 NO_TRAITS: Mapping[str, Any] = MappingProxyType({})
 
+NO_CONSENT: Mapping[str, bool] = MappingProxyType({})
+
 _CACHED = 32_768
 
 
@@ -32,6 +34,10 @@ class Name(msgspec.Struct, frozen=True, gc=False):
     fragment: FragmentKey
     namespace: str
     value: str
+
+
+WITHHELD = Name(b"", "", "")
+"""Owner of events whose names are learnt and nothing else."""
 
 
 class Names(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +69,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     group_id: str = ""
     amount: tuple[str, Decimal] | None = None
     """Currency and value of an order; below 0 for a refund."""
+    consent: Mapping[str, bool] = NO_CONSENT
+    """Whether each category is granted, by what the event says itself."""
     payload: bytes = b""
     """The event as it was collected, to derive from again."""
     breach: Breach | None = None

@@ -2,12 +2,8 @@
 """What was learnt under one identifier: a fold that no order, delay or grouping of the events can change.
 
 Times fold by minimum and maximum, counts and money by sum, groups by union, and a trait keeps the value of the latest
-        owner = event.owner
-        if owner.fragment not in fragments:
-            fragments[owner.fragment] = Fragment(owner, time_us, time_us)
-        elif event.diverted is not None:
-            fragments[owner.fragment].see(time_us)
-        fragments[owner.fragment].own(event, policies)
+event, by event time and then by event key, unless its definition says otherwise. Each event is folded once; who judges
+that is the table of events.
 """
 
 from collections.abc import Iterable
@@ -16,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from svc_profile.domain.events import Event, FragmentKey, Name
+from svc_profile.domain.events import WITHHELD, Event, FragmentKey, Name
 from svc_profile.domain.traits import NO_POLICIES, Policies, Trait, join_into, stated
 
 MAX_TRAITS = 2_000
@@ -115,12 +111,13 @@ def learn(events: Iterable[Event], policies: Policies = NO_POLICIES) -> dict[Fra
                 fragments[name.fragment] = Fragment(name, time_us, time_us)
             else:
                 fragment.see(time_us)
-        owner = event.owner
-        if owner.fragment not in fragments:
-            fragments[owner.fragment] = Fragment(owner, time_us, time_us)
-        elif event.diverted is not None:
-            fragments[owner.fragment].see(time_us)
-        fragments[owner.fragment].own(event, policies)
+        owner = event.diverted
+        if owner is None:
+            fragments[event.names.seen[0].fragment].own(event, policies)
+        elif owner is not WITHHELD:
+            fragment = fragments.setdefault(owner.fragment, Fragment(owner, time_us, time_us))
+            fragment.see(time_us)
+            fragment.own(event, policies)
     return fragments
 
 

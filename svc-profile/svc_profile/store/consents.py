@@ -10,9 +10,11 @@ from chassis.database import Transaction
 
 from svc_profile.domain.consent import Join
 from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.flags import REFUSED
 from svc_profile.domain.profiles import KnownAs
 from svc_profile.domain.purposes import State
 from svc_profile.domain.reports import Reports, Span
+from svc_profile.domain.statements import ReportKey
 from svc_profile.domain.traits import Trait
 
 # A fragment without a row in fragment_profiles is its own profile. The profile's id is one of its fragments.
@@ -116,6 +118,19 @@ ON CONFLICT (fragment_id, purpose_id) DO UPDATE SET expires_us = excluded.expire
 WHERE e.expires_us <> excluded.expires_us
 """
 
+# Whoever moves, the profiles that they come to and those that they leave. What was said under one fragment stands
+# under all fragments of its customer, so that looking at these is enough.
+_RELINKED = """
+INSERT INTO consent_due (fragment_id)
+SELECT f FROM (
+    SELECT unnest(CAST(:fragments AS uuid[])) AS f
+    UNION SELECT unnest(CAST(:profiles AS uuid[]))
+    UNION SELECT profile_id FROM fragment_profiles WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+) AS g
+WHERE EXISTS (SELECT FROM fragment_consents WHERE fragment_id = f)
+    OR EXISTS (SELECT FROM consent_ledger WHERE fragment_id = f)
+"""
+
 _EXPIRED = """
 SELECT DISTINCT fragment_id FROM (
     SELECT fragment_id FROM consent_expiries WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :most
@@ -132,9 +147,6 @@ RETURNING fragment_id, purpose_id, expires_us
 """
 
 _decode_trait = msgspec.json.Decoder(Trait).decode
-
-ReportKey = tuple[FragmentKey, FragmentKey, str]
-"""Fragment, device and purpose."""
 
 
 class ConsentStore:
@@ -235,6 +247,44 @@ class ConsentStore:
             for row in rows
         }
 
+    async def reported(self, keys: Collection[ReportKey]) -> dict[ReportKey, Reports]:
+        """Return what devices reported so far."""
+        if not keys:
+            return {}
+        rows = await self._tx.rows(
+            """
+            SELECT r.* FROM unnest(
+                CAST(:fragments AS uuid[]), CAST(:devices AS uuid[]), CAST(:purposes AS text[])
+            ) AS g (fragment_id, device_id, purpose_id)
+            JOIN consent_reports r USING (fragment_id, device_id, purpose_id)
+            """,
+            fragments=[UUID(fragment) for fragment, _, _ in keys],
+            devices=[UUID(device) for _, device, _ in keys],
+            purposes=[purpose_id for _, _, purpose_id in keys],
+        )
+        return {
+            (row.fragment_id.bytes, row.device_id.bytes, row.purpose_id): _reports(row.granted_us, row.refused_us)
+            for row in rows
+        }
+
+    async def note_relinked(self, fragments: Collection[FragmentKey], profiles: Collection[FragmentKey]) -> None:
+        """Note that links of fragments changed, and profiles that some are about to move to, where anybody of these
+        ever said anything."""
+        if fragments:
+            await self._tx.execute(
+                _RELINKED, fragments=[UUID(each) for each in fragments], profiles=[UUID(each) for each in profiles]
+            )
+
+    async def refuse(self, fragments: Collection[FragmentKey]) -> None:
+        """Flag fragments, whose rows are locked already, as those of somebody who refuses to be analysed."""
+        if fragments:
+            await self._tx.execute(
+                "UPDATE fragments SET flags = flags | CAST(:flag AS smallint)"
+                " WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND flags & CAST(:flag AS smallint) = 0",
+                fragments=[UUID(each) for each in fragments],
+                flag=REFUSED,
+            )
+
     async def note_due(self, fragments: Collection[FragmentKey]) -> None:
         """Note whose state has to be worked out again."""
         if fragments:
@@ -246,20 +296,6 @@ class ConsentStore:
     async def take_due(self, most: int) -> set[FragmentKey]:
         """Take fragments whose state has to be worked out; they are gone if the transaction commits."""
         return {row.fragment_id.bytes for row in await self._tx.rows(_TAKE_DUE, most=most)}
-
-    async def with_answers(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
-        """Return those of some fragments of which anything was ever said, or holds now."""
-        if not fragments:
-            return set()
-        rows = await self._tx.rows(
-            """
-            SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f)
-            WHERE EXISTS (SELECT FROM consent_ledger WHERE fragment_id = f)
-                OR EXISTS (SELECT FROM fragment_consents WHERE fragment_id = f)
-            """,
-            fragments=[UUID(each) for each in fragments],
-        )
-        return {row.f.bytes for row in rows}
 
     async def put_expiries(
         self, fragments: Collection[FragmentKey], expiries: Mapping[tuple[FragmentKey, str], int]

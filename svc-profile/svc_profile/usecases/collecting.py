@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from chassis.clock import now, to_us
 from chassis.database import Transaction
 from chassis.identifiers import IdentifierTypes
 
@@ -18,6 +19,7 @@ from svc_profile.store.fragments import FlaggedError, Folded, FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
+from svc_profile.usecases.consenting import listen, write_down
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.indexing import note_changes
@@ -93,6 +95,7 @@ async def _learn(
 ) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
     """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
     flags: dict[FragmentKey, int] = {}
+    statements = await listen(tx, events)
     while True:
         allowed, suppressed = part_suppressed(events, flags)
         diversion = await divert(tx, allowed, flags) if flags else Diversion(allowed)
@@ -105,6 +108,7 @@ async def _learn(
     await RejectedStore(tx).put(broken)
     await learn_groups_of(tx, diversion.events)
     await _find_links(tx, diversion.events, folded, types)
+    await write_down(tx, statements, to_us(now()))
     await note_changes(tx, diversion.events, folded)
     await reject_suppressed(tx, suppressed)
     dropped = {*diversion.dropped, *(event.key for event in suppressed)}

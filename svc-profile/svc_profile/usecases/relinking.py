@@ -11,6 +11,7 @@ from svc_profile.domain.claims import Claim, Pair, admit
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.identity import Change
+from svc_profile.store.consents import ConsentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.wire.identity import fragments_remapped, profiles_merged, profiles_split
 
@@ -37,6 +38,8 @@ async def write_change(tx: Transaction, change: Change) -> None:
     """Write down who is who now, and announce it; the caller holds the identity lock."""
     links = LinkStore(tx)
     await links.put(change.links)
+    ends = {end for link in change.links for end in link.claim.pair}
+    await ConsentStore(tx).note_relinked(ends | change.moved.keys(), set(change.moved.values()))
     for message in fragments_remapped(await links.place(change.moved)):
         tx.publish(message)
     for merge in change.merges:

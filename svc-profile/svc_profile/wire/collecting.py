@@ -10,10 +10,11 @@ from chassis.events import counted_name, json_object, moves_money, order_amount
 from dangol.events.v1 import events_pb2
 from msgspec.structs import replace
 
-from svc_profile.domain.events import NO_NAMES, NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
+from svc_profile.domain.events import NO_CONSENT, NO_NAMES, NO_TRAITS, Batch, Event, FragmentKey, Namer, event_key
 from svc_profile.domain.fragments import storable, storable_text
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.schemas import NO_JUDGES, Judge, Judges
+from svc_profile.domain.statements import DECISIONS
 from svc_profile.wire.values import FIRST_US, LAST_US
 
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
@@ -23,6 +24,10 @@ _GROUP = events_pb2.EVENT_TYPE_GROUP
 
 RESOLVED_PREFIX = "resolved:"
 """What the id of a message of resolved events begins with when it tells a collected message for the first time."""
+
+_CONSENT = b'"consent"'
+"""Only a context that holds this is opened."""
+_MOST_CATEGORIES = 100
 
 
 def read_batch(message_id: str, batch: events_pb2.EventBatch, namer: Namer, judges: Judges = NO_JUDGES) -> Batch:
@@ -66,9 +71,24 @@ def read_event(event: events_pb2.Event, namer: Namer) -> Event:
         traits,
         storable_text(event.group_id) if kind == _GROUP else "",
         _amount(event) if kind == _TRACK and moves_money(event) else None,
+        _consent(event) if _CONSENT in event.context or event.name in DECISIONS else NO_CONSENT,
         event.SerializeToString(),
         group_traits=_traits(event.traits) if kind == _GROUP else NO_TRAITS,
     )
+
+
+def _consent(event: events_pb2.Event) -> Mapping[str, bool]:
+    """Read Segment's `context.consent.categoryPreferences`; what tells of a decision may say it in its properties."""
+    stated: list[Any] = [json_object(event.context).get("consent")]
+    if event.name in DECISIONS:
+        properties = json_object(event.properties)
+        stated += [properties.get("consent"), properties]
+    for each in stated:
+        preferences = each.get("categoryPreferences") if isinstance(each, dict) else None
+        if isinstance(preferences, dict):
+            answers = {storable_text(name): value for name, value in preferences.items() if isinstance(value, bool)}
+            return dict(sorted(answers.items())[:_MOST_CATEGORIES])
+    return NO_CONSENT
 
 
 def _traits(data: bytes) -> Mapping[str, Any]:
