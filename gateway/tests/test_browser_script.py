@@ -273,12 +273,12 @@ class TestDelivery:
     async def test_a_gateway_that_asks_to_wait_is_left_alone_as_long_as_it_says(
         self, gateway: RunningGateway, browser: Browser, pages: Pages
     ) -> None:
-        init = INIT.replace("dk_write_local", "slow-key")
+        init = INIT.replace("dk_write_local", "slow-browser-key")
         await browser.open(pages.add("/", f"{TAG}{init}"))
         await browser.run("dangol.track('First')")
         await arrived(gateway, 1)
         await browser.run("dangol.track('Second')")
-        wait = await browser.until("localStorage.getItem('dangol:slow-key:wait')")
+        wait = await browser.until("localStorage.getItem('dangol:slow-browser-key:wait')")
         left = await browser.run("return arguments[0] - Date.now()", wait)
         assert 200_000 < left <= 300_000
         await browser.reload()
