@@ -4,8 +4,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import cast
 
 import nats.errors
@@ -178,12 +179,14 @@ class Consumer:
         headers = message.headers or {}
         metadata = message.metadata
         message_id = headers.get("Dangol-Message-Id") or headers.get("Nats-Msg-Id") or ""
+        subject = headers.get("Dangol-Subject") or message.subject.removeprefix(self._bus.prefix)
         return Delivery(
-            message=self._subscription.message.FromString(message.data),
+            message=self._subscription.read(headers.get("ce-type") or subject, message.data),
             message_id=message_id or f"{metadata.stream}:{metadata.sequence.stream}",
-            subject=headers.get("Dangol-Subject") or message.subject.removeprefix(self._bus.prefix),
+            subject=subject,
             stream_sequence=metadata.sequence.stream,
             delivered_count=metadata.num_delivered,
+            announced_time=_time_of(headers, metadata.timestamp),
         )
 
     async def _ack(self, messages: list[Msg]) -> None:
@@ -219,3 +222,10 @@ class Consumer:
         if self._bus.connected:
             for message, _ in batch:
                 await self._answer(message.in_progress())
+
+
+def _time_of(headers: Mapping[str, str], stored: datetime) -> datetime:
+    try:
+        return datetime.fromisoformat(headers["ce-time"])
+    except (KeyError, ValueError):
+        return stored

@@ -3,15 +3,18 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from chassis.bus import COLLECTED, DOMAIN, EVENTS, REJECTED, RESOLVED
+from chassis.clock import EPOCH
 from chassis.database import Transaction
 
-__all__ = ["COLLECTED", "REJECTED", "RESOLVED", "Delivery", "StreamSubscription", "Subscription"]
+__all__ = ["COLLECTED", "REJECTED", "RESOLVED", "Delivery", "DomainSubscription", "StreamSubscription", "Subscription"]
 
 M = TypeVar("M", bound=Message)
 
@@ -27,6 +30,8 @@ class Delivery(Generic[M]):
     stream_sequence: int
     delivered_count: int
     """1 at the first delivery."""
+    announced_time: datetime = EPOCH
+    """When it was announced, as far as its publisher says."""
 
     @property
     def redelivered(self) -> bool:
@@ -74,6 +79,10 @@ class Subscription:
             return self.subject.removesuffix(".*").replace(".", "-")
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.message.DESCRIPTOR.name).lower()
 
+    def read(self, message_type: str, data: bytes) -> Message:
+        """Decode a message; raises DecodeError."""
+        return self.message.FromString(data)
+
 
 @dataclass(frozen=True)
 class StreamSubscription(Subscription):
@@ -84,3 +93,21 @@ class StreamSubscription(Subscription):
 
     handler: Callable[[Sequence[Any]], Awaitable[None]]  # type: ignore[assignment]
     inbox: bool = False
+
+
+@dataclass(frozen=True)
+class DomainSubscription(Subscription):
+    """Every domain event, whatever its type: deliveries hold `google.protobuf.Any`, for the handler to open.
+
+    The handler must make repetition harmless itself.
+    """
+
+    message: type[Message] = any_pb2.Any
+    handler: Callable[[Transaction, Sequence[Any]], Awaitable[None]] = field(kw_only=True)
+    subject: str | None = "dangol.>"
+    inbox: bool = False
+    name: str | None = "domain-events"
+
+    def read(self, message_type: str, data: bytes) -> Message:
+        """Wrap a message as it is."""
+        return any_pb2.Any(type_url=f"type.googleapis.com/{message_type}", value=data)

@@ -16,7 +16,9 @@ from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_serve
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
 from dangol.profile.v1.traits_pb2_grpc import add_TraitServiceServicer_to_server
 from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_server
+from dangol.profile.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_server
 
+from svc_profile.clients import WebhookClient
 from svc_profile.consumers import Collecting, subscriptions
 from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
@@ -29,8 +31,10 @@ from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.rpc.tracing import ProfileTrace
 from svc_profile.rpc.traits import TraitRpc
+from svc_profile.rpc.webhooks import WebhookRpc
 from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
+from svc_profile.workers.delivering import DeliveryWorker
 from svc_profile.workers.deriving import DerivingWorker
 from svc_profile.workers.importing import ImportWorker
 from svc_profile.workers.indexing import IndexingWorker
@@ -45,6 +49,8 @@ def build(settings: Settings) -> Service:
     namer = Namer(key)
     book = SchemaBook(database)
     keys = Keyring.from_settings(settings.api_keys, local=settings.local)
+    webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
+    client = WebhookClient(timeout_seconds=settings.webhook_timeout_seconds, allowed=nets)
     return Service(
         settings=settings,
         bus=bus,
@@ -91,6 +97,11 @@ def build(settings: Settings) -> Service:
                 add_TraitServiceServicer_to_server,
                 TraitRpc(database, key),
             ),
+            Servicer(
+                "dangol.profile.v1.WebhookService",
+                add_WebhookServiceServicer_to_server,
+                WebhookRpc(database, webhook_key, nets),
+            ),
         ],
         subscriptions=subscriptions(namer, book, settings.batch_messages),
         jobs=jobs(database, settings),
@@ -100,6 +111,7 @@ def build(settings: Settings) -> Service:
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
             Worker("consents", Settler(database).run),
             Worker("search-index", IndexingWorker(database).run),
+            Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),
         ],
         resources=[book],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),

@@ -3,14 +3,16 @@
 
 from collections.abc import Sequence
 
+from chassis.clock import now, to_us
 from chassis.database import Transaction
-from chassis.streams import COLLECTED, REJECTED, RESOLVED, Delivery, Subscription
+from chassis.streams import COLLECTED, REJECTED, RESOLVED, Delivery, DomainSubscription, Subscription
 from dangol.events.v1.events_pb2 import EventBatch, RejectedEventBatch
 from dangol.feedback.v1.feedback_pb2 import FeedbackRecorded
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved, StageChanged
+from google.protobuf import any_pb2
 
 from svc_profile.domain.events import Namer
-from svc_profile.usecases import hearing
+from svc_profile.usecases import hearing, webhooks
 from svc_profile.usecases.collecting import collect
 from svc_profile.usecases.rejected import keep_rejected
 from svc_profile.usecases.schemas import SchemaBook
@@ -26,6 +28,7 @@ from svc_profile.wire.heard import (
 from svc_profile.wire.rejected import read_rejected
 from svc_profile.wire.tracking import tally_of
 from svc_profile.wire.traits import without_refused_traits
+from svc_profile.wire.webhooks import read_messages
 
 
 class Collecting:
@@ -92,6 +95,11 @@ async def on_feedback_recorded(tx: Transaction, messages: Sequence[FeedbackRecor
     await hearing.hear_feedback(tx, read_feedback(messages))
 
 
+async def on_domain_event(tx: Transaction, deliveries: Sequence[Delivery[any_pb2.Any]]) -> None:
+    """Let what happens anywhere on the platform wait for the webhooks that want it."""
+    await webhooks.enqueue(tx, read_messages(deliveries), now_us=to_us(now()))
+
+
 def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
@@ -109,4 +117,5 @@ def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[
         Subscription(SegmentDeleted, on_segment_deleted),
         Subscription(StageChanged, on_stage_changed, batch_messages=256),
         Subscription(FeedbackRecorded, on_feedback_recorded, batch_messages=64),
+        DomainSubscription(handler=on_domain_event, batch_messages=100),
     )

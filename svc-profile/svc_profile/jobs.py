@@ -11,6 +11,7 @@ from svc_profile.settings import Settings
 from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
+from svc_profile.usecases.webhooks import forget_deliveries
 
 
 class Forgetting:
@@ -42,6 +43,14 @@ class Forgetting:
         async with self._database.transaction() as tx:
             await forget_imports(tx, now_us=now_us, upload_days=days[0], kept_days=days[1])
 
+    async def forget_webhooks(self) -> None:
+        """Forget webhooks that are past their time."""
+        before_us = clock.to_us(clock.now() - timedelta(days=self._settings.webhook_days))
+        more = True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await forget_deliveries(tx, before_us=before_us)
+
 
 def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
     """Return the jobs of the service."""
@@ -50,4 +59,5 @@ def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
+        Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),
     )

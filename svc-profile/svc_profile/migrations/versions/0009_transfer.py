@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Create the tables."""
     _imports()
+    _webhooks()
 
 
 def _imports() -> None:
@@ -73,6 +74,52 @@ def _imports() -> None:
     )
 
 
+def _webhooks() -> None:
+    op.execute(
+        """
+        CREATE TABLE webhook_endpoints (
+            endpoint_id text PRIMARY KEY,
+            url text NOT NULL,
+            event_types text[] NOT NULL,
+            description text NOT NULL,
+            disabled boolean NOT NULL,
+            disabled_reason text NOT NULL DEFAULT '',
+            create_time_us bigint NOT NULL,
+            secret_number integer NOT NULL DEFAULT 1,
+            former_secret_until_us bigint NOT NULL DEFAULT 0,
+            last_success_us bigint
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE webhook_deliveries (
+            endpoint_id text NOT NULL REFERENCES webhook_endpoints ON DELETE CASCADE,
+            webhook_id text COLLATE "C" NOT NULL,
+            event_type text NOT NULL,
+            event_time_us bigint NOT NULL,
+            body bytea NOT NULL,
+            state smallint NOT NULL DEFAULT 1,
+            attempts integer NOT NULL DEFAULT 0,
+            last_status integer NOT NULL DEFAULT 0,
+            last_error text NOT NULL DEFAULT '',
+            last_attempt_us bigint,
+            next_attempt_us bigint NOT NULL,
+            PRIMARY KEY (endpoint_id, webhook_id)
+        )
+        """
+    )
+    op.execute(
+        "CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint_id, next_attempt_us) WHERE state = 1"
+    )
+    op.execute(
+        "CREATE INDEX webhook_deliveries_newest ON webhook_deliveries "
+        "(endpoint_id, event_time_us DESC, webhook_id DESC)"
+    )
+    op.execute("CREATE INDEX webhook_deliveries_old ON webhook_deliveries USING brin (event_time_us)")
+
+
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP TABLE webhook_deliveries, webhook_endpoints")
     op.execute("DROP TABLE import_rejects, import_chunks, import_jobs")
