@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,8 +109,8 @@ async def test_the_document_and_the_page_are_served_without_a_key(gateway: Runni
     assert served.json() == json.loads(json.dumps(API))
     page = await gateway.http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
-    assert "http://" not in page.text.replace("http://127.0.0.1:8080", "")
-    assert "https://" not in page.text
+    # Examples may name addresses; nothing is loaded from one, and nothing links to one.
+    assert not re.search(r"(?:src|href|action)\s*=\s*['\"]?(?:https?:)?//|@import|url\(", page.text)
     assert "<script" not in page.text
     assert "style-src 'sha256-" in page.headers["content-security-policy"]
     for name in operations():
