@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -100,11 +100,14 @@ class Door(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         uses: Mapping[str, Use] | None = None,
         gate: Gate | None = None,
+        personal: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """`personal` names further traits that are masked."""
         self._scopes = scopes
         self._authenticator = authenticator
         self._uses = uses or {}
         self._gate = gate
+        self._personal = personal
         self.open = False
         """False while the service still opens what its methods need."""
 
@@ -139,7 +142,7 @@ class Door(grpc.aio.ServerInterceptor):
                     with calling(caller):
                         answering = self._answer(method, caller, request, partial(call, request, context))
                         answer = await asyncio.wait_for(answering, _time_left(context))
-                    return answer if caller.may(sees_personal_data) else mask(answer)
+                    return answer if caller.may(sees_personal_data) else mask(answer, self._personal())
             except Exception as error:  # the one place where errors become statuses
                 status = status_of(error)
                 code = code_pb2.Code.Name(status.code)
@@ -236,11 +239,17 @@ def _methods_of(servicers: Sequence[Servicer]) -> Iterator[tuple[str, MethodDesc
 class RpcServer:
     """The gRPC server of one process, with health and reflection."""
 
-    def __init__(self, settings: ServiceSettings, servicers: Sequence[Servicer], gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        servicers: Sequence[Servicer],
+        gate: Gate | None = None,
+        personal: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         """Without a `gate` nobody's consent is asked for: only for what holds no personal data."""
         self._settings = settings
         self._health = health.aio.HealthServicer()
-        self._door = Door(scopes_of(servicers), Authenticator(settings), uses_of(servicers), gate)
+        self._door = Door(scopes_of(servicers), Authenticator(settings), uses_of(servicers), gate, personal)
         self._server = grpc.aio.server(
             interceptors=[self._door],
             options=[

@@ -3,7 +3,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -73,6 +73,8 @@ class Service:
     """Each raises when the service is not ready."""
     personal: Sequence[PersonalStore] = (PersonalTables(()),)
     """Where it keeps what is personal, for the requests of data subjects."""
+    personal_traits: Callable[[], Collection[str]] = tuple
+    """Names further traits that are masked for callers who may not see what is personal."""
     trace: Trace | None = None
     """What the service knows of an event, for the truth call."""
 
@@ -99,7 +101,7 @@ class Runner:
         trace = TraceRpc(service.name, service.bus, service.heard, service.trace)
         operations = operations_servicers(settings, service.bus, service.database, trace)
         servicers = [*service.servicers, *operations] if "rpc" in roles else []
-        self.rpc = RpcServer(settings, servicers, Gate(settings, service.database))
+        self.rpc = RpcServer(settings, servicers, Gate(settings, service.database), service.personal_traits)
         self._relay = Relay(service.database, service.bus)
         self._stoppables: list[Consumer | JobRunner] = []
         if "consumers" in roles:

@@ -33,6 +33,7 @@ from svc_profile.rpc.tracing import ProfileTrace
 from svc_profile.rpc.traits import TraitRpc
 from svc_profile.rpc.webhooks import WebhookRpc
 from svc_profile.settings import Settings
+from svc_profile.usecases.personal_traits import PersonalTraits
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.delivering import DeliveryWorker
 from svc_profile.workers.deriving import DerivingWorker
@@ -48,6 +49,7 @@ def build(settings: Settings) -> Service:
     key = settings.identity()
     namer = Namer(key)
     book = SchemaBook(database)
+    personal_traits = PersonalTraits(database)
     keys = Keyring.from_settings(settings.api_keys, local=settings.local)
     webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
     client = WebhookClient(timeout_seconds=settings.webhook_timeout_seconds, allowed=nets)
@@ -107,12 +109,14 @@ def build(settings: Settings) -> Service:
         jobs=jobs(database, settings),
         workers=[
             Worker("event-schemas", book.run),
+            Worker("personal-traits", personal_traits.run, role="rpc"),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
             Worker("consents", Settler(database).run),
             Worker("search-index", IndexingWorker(database).run),
             Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),
         ],
-        resources=[book],
+        resources=[book, personal_traits],
+        personal_traits=personal_traits.names,
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

@@ -176,6 +176,23 @@ async def test_a_broken_value_is_rejected_and_the_event_is_not(service: RunningS
     assert json.loads(heard.traits) == {size: "XL", "city": "Seoul"}
 
 
+async def test_a_trait_that_is_defined_as_personal_is_masked(service: RunningService, tag: str) -> None:
+    """For callers who may not see what is personal; the history masks it too."""
+    user, size = f"u-{tag}", f"shoeSize_{tag}"
+    await collect(service, event("identify", user_id=user, traits={size: "secret", "city": "Seoul"}))
+    await define(service, size, pii=True)
+    stub = service.stub(ProfileServiceStub, ["profile.read"])
+    request = profile_pb2.GetProfileRequest(profile=f"user_id:{user}")
+    deadline = time.monotonic() + PATIENCE_S
+    while (seen := MessageToDict((await stub.GetProfile(request)).profile.traits))[size] == "secret":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert seen == {size: "***", "city": "Seoul"}
+    history = pb.ListTraitHistoryRequest(profile=f"user_id:{user}", trait=size)
+    masked = await service.stub(TraitServiceStub, ["profile.read"]).ListTraitHistory(history)
+    assert masked.changes[0].new_value.string_value == "***"
+
+
 async def test_loosening_a_definition_brings_the_value_back(service: RunningService, tag: str) -> None:
     """What was rejected is kept with its event, so that nothing is lost by a wrong definition."""
     user, age = f"u-{tag}", f"age_{tag}"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work out computed traits of one customer, from the events that are kept."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from svc_profile.wire.traits import properties_of
 
 MOST_EVENTS = 100_000
 """Events of one customer that are looked at, the newest."""
+
+_EVENTS_IN_PASSING = 500
+"""Events that are worked out at once; with more, a thread does it, so that nobody else waits for one customer."""
 
 
 async def computed_traits(tx: Transaction, fragments: Collection[FragmentKey], now_us: int) -> dict[str, Any]:
@@ -31,6 +35,14 @@ async def compute(
     names = {name for trait in traits for name in trait.event_names}
     opened = {name for trait in traits if trait.reads_properties for name in trait.event_names}
     events = await EventStore(tx).of_fragments(fragments, names=names, most=MOST_EVENTS)
+    if len(events) <= _EVENTS_IN_PASSING:
+        return _evaluate(traits, events, opened, now_us)
+    return await asyncio.to_thread(_evaluate, traits, events, opened, now_us)
+
+
+def _evaluate(
+    traits: Sequence[ComputedTrait], events: Sequence[StoredEvent], opened: Collection[str], now_us: int
+) -> dict[str, Any]:
     return evaluate(traits, [_occurrence(event, opened) for event in events if event.message is not None], now_us)
 
 
