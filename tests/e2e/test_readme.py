@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of the README work as they stand there."""
+"""The calls of the README and of the guides work as they stand there."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from bench.platform.running import Platform
 from tests.e2e.patience import everything_handled
 
 README = Path(__file__).parents[2] / "README.md"
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HANDLED_SECONDS = 60
 # The same command, but an error of the platform is an error of the command, and answers are told apart.
@@ -23,21 +24,15 @@ set -e
 """
 
 
-def blocks() -> list[str]:
+def blocks(page: Path) -> list[str]:
     """The blocks of shell that use curl, in their order."""
-    found: list[str] = BLOCK.findall(README.read_text(encoding="utf-8"))
+    found: list[str] = BLOCK.findall(page.read_text(encoding="utf-8"))
     return [block for block in found if block.startswith("curl")]
 
 
 async def test_the_tour_of_the_readme_works(platform: Platform) -> None:
     """Someone who copies block after block sees what the README promises."""
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    answers: list[dict[str, Any]] = []
-    for block in blocks():
-        answers += _run(block, platform)
-        # A reader needs longer for the next block than the platform for the last one.
-        await everything_handled(platform, HANDLED_SECONDS)
+    answers = await _answers(README, platform)
     ingested, profile, segment, memberships, items, _, recommended, feedback, kpis, funnel, events = answers
     assert (ingested["success"], ingested["accepted"]) == (True, 4)
     assert profile["eventCounts"] == {"page": 1, "Product Viewed": 1, "identify": 1, "Order Completed": 1}
@@ -50,6 +45,38 @@ async def test_the_tour_of_the_readme_works(platform: Platform) -> None:
     assert kpis["total"]["orders"] >= 1
     assert [step["event"] for step in funnel["steps"]] == ["Product Viewed", "Order Completed"]
     assert len(events["events"]) == 4
+
+
+async def test_the_guide_to_traits_works(platform: Platform) -> None:
+    """Policies, definitions, history, computed traits, groups and households answer as the guide says."""
+    answers = await _answers(GUIDES / "traits.md", platform)
+    _, channel, _, _, derivation, age, profile, history, favourite, _, _, computed, acme, members, home, groups, _ = (
+        answers
+    )
+    assert (channel["name"], channel["policy"]) == ("channel", "TRAIT_POLICY_FIRST_NON_EMPTY")
+    assert not derivation.get("running", False)
+    assert age["enforcement"] == "TRAIT_ENFORCEMENT_REJECT"
+    traits = profile["traits"]
+    assert traits == {"plan": "gold", "tags": ["ink", "tea"], "points": 15, "age": 34, "channel": "fair"}
+    assert [(c.get("oldValue"), c["newValue"]) for c in history["changes"]] == [("silver", "gold"), (None, "silver")]
+    assert favourite["value"] == "tea"
+    assert computed["computedTraits"] == {"big_orders": 1, "spent_by_category": {"tea": 42.5, "ink": 30}}
+    assert (acme["kind"], acme["memberCount"], acme["traits"]["name"]) == ("account", "1", "Acme")
+    assert members["members"][0]["profileId"] == profile["profileId"]
+    assert home["traits"]["name"] == "At home"
+    assert [group["group"]["groupId"] for group in groups["groups"]] == ["acme", "home-1"]
+
+
+async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:
+    """Do what a reader does who copies block after block."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    answers: list[dict[str, Any]] = []
+    for block in blocks(page):
+        answers += _run(block, platform)
+        # A reader needs longer for the next block than the platform for the last one.
+        await everything_handled(platform, HANDLED_SECONDS)
+    return answers
 
 
 def _run(block: str, platform: Platform) -> list[dict[str, Any]]:

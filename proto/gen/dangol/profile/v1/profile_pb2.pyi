@@ -127,7 +127,7 @@ class Profile(_message.Message):
 
     @_builtins.property
     def traits(self) -> _struct_pb2.Struct:
-        """The latest value of each trait by event time."""
+        """The value of each trait: the latest by event time, unless its definition says otherwise."""
 
     @_builtins.property
     def first_seen_time(self) -> _timestamp_pb2.Timestamp:
