@@ -5,9 +5,12 @@ Adding up is commutative and associative, so no order of the events matters.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
+
+from svc_profile.domain.fragments import storable_text
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 """JSON types in the order in which they are counted; a whole number is an integer."""
@@ -18,7 +21,7 @@ MAX_ELEMENTS = 20
 """Elements of a list that are looked at."""
 MAX_PATHS = 200
 """Paths of one event that are counted."""
-MAX_INSPECTED = 50
+MAX_INSPECTED = 30
 """Events of one name and source that are opened in one batch; all of them are counted."""
 MAX_NAMES = 10_000
 """Pairs of name and source that are told apart; what comes after them is counted together."""
@@ -52,8 +55,8 @@ class PropertySeen:
         """Add one event."""
         self.count += 1
         self.first_us, self.last_us = min(self.first_us, received_us), max(self.last_us, received_us)
-        # A new list each time: a copy of what was seen may share the old one.
-        self.types = [count + (position in types) for position, count in enumerate(self.types)]
+        for position in types:
+            self.types[position] += 1
 
     def absorb(self, other: "PropertySeen") -> None:
         """Add what was seen elsewhere."""
@@ -82,7 +85,7 @@ class EventSeen:
             if path in self.properties:
                 self.properties[path].absorb(seen)
             else:
-                self.properties[path] = replace(seen)
+                self.properties[path] = replace(seen, types=list(seen.types))
 
 
 class Tally:
@@ -109,11 +112,7 @@ def inspect(seen: EventSeen, values: Mapping[str, Any], received_us: int) -> Non
     """Note the paths of one event, and the types of what is there."""
     seen.inspected += 1
     found: dict[str, set[int]] = {}
-    for path, position in _paths(values, "", MAX_DEPTH):
-        if path in found:
-            found[path].add(position)
-        elif len(found) < MAX_PATHS:
-            found[path] = {position}
+    _note(found, values, "", MAX_DEPTH)
     for path, types in found.items():
         known = seen.properties.get(path)
         if known is None:
@@ -123,38 +122,38 @@ def inspect(seen: EventSeen, values: Mapping[str, Any], received_us: int) -> Non
 
 def type_of(value: Any) -> int:
     """Return the position of a value's JSON type in `TYPES`."""
-    if isinstance(value, str):
-        return 4
-    if isinstance(value, bool):
-        return 1
-    if isinstance(value, int):
-        return 2
-    if isinstance(value, float):
-        return 2 if value.is_integer() else 3
-    if isinstance(value, dict):
-        return 6
-    return 5 if isinstance(value, list) else 0
+    kind = type(value)
+    return _WHOLE if kind is float and value.is_integer() else _POSITIONS[kind]
 
 
+@lru_cache(8192)
 def spell(name: str) -> str:
     """Write a name as part of a path; one that looks like a value is not written."""
     if len(name) > MAX_NAME_LENGTH or _LOOKS_LIKE_A_VALUE.search(name):
         return ANY_NAME
-    return name.replace(".", "\\.") if "." in name else name
+    return storable_text(name).replace(".", "\\.")
 
 
-def _paths(values: Mapping[str, Any], above: str, depth: int) -> Iterator[tuple[str, int]]:
+_POSITIONS: Mapping[type, int] = {type(None): 0, bool: 1, int: 2, float: 3, str: 4, list: 5, dict: 6}
+_WHOLE = _POSITIONS[int]
+
+
+def _note(found: dict[str, set[int]], values: Mapping[str, Any], above: str, depth: int) -> None:
     for name, value in values.items():
         path = above + spell(name)
-        yield path, type_of(value)
+        _note_type(found, path, value)
         if isinstance(value, dict) and depth > 1:
-            yield from _paths(value, path + ".", depth - 1)
+            _note(found, value, path + ".", depth - 1)
         elif isinstance(value, list):
-            yield from _elements(value, path + "[]", depth)
+            for element in value[:MAX_ELEMENTS]:
+                _note_type(found, path + "[]", element)
+                if isinstance(element, dict) and depth > 1:
+                    _note(found, element, path + "[].", depth - 1)
 
 
-def _elements(values: list[Any], path: str, depth: int) -> Iterator[tuple[str, int]]:
-    for value in values[:MAX_ELEMENTS]:
-        yield path, type_of(value)
-        if isinstance(value, dict) and depth > 1:
-            yield from _paths(value, path + ".", depth - 1)
+def _note_type(found: dict[str, set[int]], path: str, value: Any) -> None:
+    types = found.get(path)
+    if types is not None:
+        types.add(type_of(value))
+    elif len(found) < MAX_PATHS:
+        found[path] = {type_of(value)}

@@ -9,7 +9,7 @@ from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1 import ingest_pb2 as pb
 
-from svc_profile.domain.fragments import storable, storable_text
+from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.planning import Property, TrackedEvent, compare
 from svc_profile.domain.tracking import MAX_NAME_LENGTH, OTHERS, TYPES, EventSeen, Tally, inspect
 from svc_profile.wire.collecting import RESOLVED_PREFIX, stated
@@ -28,7 +28,7 @@ def tally_of(deliveries: Iterable[Delivery[EventBatch]]) -> Tally:
             known = storable_text(name) if len(name) <= MAX_NAME_LENGTH else OTHERS
             seen = tally.count(known, storable_text(event.source), received_us)
             if seen is not None:
-                inspect(seen, storable(stated(event)), received_us)
+                inspect(seen, stated(event), received_us)
     return tally
 
 
