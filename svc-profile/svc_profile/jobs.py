@@ -9,6 +9,7 @@ from chassis.jobs import Job
 from chassis import clock
 from svc_profile.settings import Settings
 from svc_profile.usecases.collecting import forget_keys
+from svc_profile.usecases.expiring import announce_some, expire_some
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
 from svc_profile.usecases.webhooks import forget_deliveries
@@ -52,10 +53,30 @@ class Forgetting:
                 more = await forget_deliveries(tx, before_us=before_us)
 
 
+class Expiring:
+    """Consent that has to be given again: each step is a transaction of its own."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._notice = timedelta(days=settings.consent_notice_days)
+
+    async def run(self) -> None:
+        """Let grants end that are too old, then say which will end soon."""
+        now, more = clock.now(), True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await expire_some(tx, clock.to_us(now))
+        more = True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await announce_some(tx, clock.to_us(now), clock.to_us(now + self._notice))
+
+
 def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
     """Return the jobs of the service."""
     forgetting = Forgetting(database, settings)
     return (
+        Job("expire-consents", timedelta(hours=1), Expiring(database, settings).run),
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),

@@ -19,6 +19,8 @@ class Settings(ServiceSettings):
     """Most collected messages in one transaction."""
     seen_days: int = Field(8, ge=8, validation_alias="DANGOL_PROFILE_SEEN_DAYS")
     """Days for which a repeated event is recognised; longer than the 7 days for which the stream can bring it back."""
+    consent_notice_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_CONSENT_NOTICE_DAYS")
+    """Days before a consent expires at which it is announced, so that it can be asked for again."""
     rejected_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_REJECTED_DAYS")
     """Days for which rejected events are kept."""
     max_merge_fragments: int = Field(100_000, ge=2, validation_alias="DANGOL_PROFILE_MAX_MERGE_FRAGMENTS")

@@ -21,8 +21,10 @@ from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 from svc_profile.app import build
+from svc_profile.jobs import Expiring
 from svc_profile.settings import Settings
 from svc_profile.usecases.consent import redact_consent
+from svc_profile.usecases.expiring import expire_some
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 GRANTED, DENIED, WITHDRAWN = pb.CONSENT_ANSWER_GRANTED, pb.CONSENT_ANSWER_DENIED, pb.CONSENT_ANSWER_WITHDRAWN
@@ -392,3 +394,30 @@ async def test_a_split_gives_each_side_its_own_ledger(service: RunningService, t
     assert (await consents(service, user))["personalization"].granted
     assert not (await consents(service, visitor))["personalization"].granted
     assert [len(await records(service, each)) for each in (user, visitor)] == [1, 1]
+
+
+async def test_a_grant_that_ends_is_announced_beforehand_and_counts_no_more_afterwards(
+    service: RunningService, tag: str
+) -> None:
+    """Each once, also when the job runs again; a new grant starts the time anew."""
+    user = f"user_id:{tag}"
+    almost, soon = now() - timedelta(days=729), now() - timedelta(days=720)
+    await record(service, user, ("marketing_email", GRANTED), decision_time=to_timestamp(almost))
+    await record(service, user, ("marketing_sms", GRANTED), decision_time=to_timestamp(soon))
+    await record(service, user, ("marketing_push", GRANTED))
+    job = Expiring(service.database, service.service.settings)
+    await job.run()
+    await job.run()
+    await service.settled()
+    mine = format_profile_id(KEY.resolve(user))
+    (expiring,) = [each for each in await service.published(pb.ConsentsExpiring) if each.profile_id == mine]
+    assert [each.purpose_id for each in expiring.expiries] == ["marketing_email", "marketing_sms"]
+    async with service.database.transaction() as tx:
+        assert not await expire_some(tx, to_us(now() + timedelta(days=3)))
+    await service.settled()
+    told = [
+        each for each in await service.published(pb.ConsentsChanged) if KEY.resolve(user).bytes in each.fragment_ids
+    ]
+    last = max(told, key=lambda each: each.revision)
+    assert list(last.refused_purpose_ids) == ["marketing_email"]
+    assert list(last.granted_purpose_ids) == ["marketing_push", "marketing_sms"]
