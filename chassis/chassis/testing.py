@@ -5,7 +5,7 @@ import asyncio
 import itertools
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.message import Message
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError
 
 from chassis.bus import DEAD, DOMAIN, EVENTS, Bus, Outgoing
 from chassis.client import CallerToken, channel
@@ -128,7 +129,9 @@ class RunningService:
         for opened in self._channels:
             await opened.close()
         for stream in (EVENTS, DOMAIN, DEAD):
-            await self.bus.jetstream.delete_stream(self.bus.stream(stream))
+            # Another service on the same streams may have been the first.
+            with suppress(NotFoundError):
+                await self.bus.jetstream.delete_stream(self.bus.stream(stream))
         await self.runner.stop()
 
     async def _is_settled(self) -> bool:

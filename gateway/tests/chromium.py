@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -151,3 +151,19 @@ def chromium() -> Iterator[Browser]:
         yield Browser(started)
     finally:
         started.quit()
+
+
+@pytest.fixture(scope="session")
+def shared_browser() -> Iterator[Browser]:
+    """Start one Chromium for all tests."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
+    """Return a Chromium with one empty tab."""
+    await shared_browser.complaints()
+    yield shared_browser
+    await shared_browser.block()
+    await shared_browser.close_other_tabs()

@@ -33,6 +33,10 @@ from gateway.settings import Settings
 from google.protobuf.message import Message
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
+from .chromium import browser, shared_browser
+
+__all__ = ["browser", "shared_browser"]
+
 _numbers = itertools.count()
 
 WRITE = "dk_write_local"

@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from dangol.events.v1 import events_pb2 as pb
 from gateway.browser import script
 
-from .chromium import Browser, Pages, chromium, site
+from .chromium import Browser, Pages, site
 from .conftest import RunningGateway
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/collecting-events.md"
@@ -27,22 +27,6 @@ LAZY = "<script>dangol.init({writeKey: 'dk_write_local', flushInterval: 600000})
 ASKING = "<script>dangol.init({writeKey: 'dk_write_local', requireConsent: true})</script>"
 PREFIX = "dangol:dk_write_local:"
 STORED = f"Object.keys(localStorage).map(k => k.replace('{PREFIX}', '')).sort()"
-
-
-@pytest.fixture(scope="module")
-def shared_browser() -> Iterator[Browser]:
-    """Start one Chromium for all tests."""
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
-    """Return a Chromium with one empty tab."""
-    await shared_browser.complaints()
-    yield shared_browser
-    await shared_browser.block()
-    await shared_browser.close_other_tabs()
 
 
 @pytest.fixture
