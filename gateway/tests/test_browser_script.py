@@ -249,10 +249,8 @@ class TestDelivery:
         await browser.run("for (let n = 0; n < 30; n++) dangol.track('Large', {n, text: '가'.repeat(3000)})")
         events = await arrived(gateway, 30)
         assert [json.loads(event.properties)["n"] for event in events] == list(range(30))
-        sizes = await browser.run(
-            "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/v1/batch')).length"
-        )
-        assert sizes >= 5
+        requests = "performance.getEntriesByType('resource').filter(e => e.name.endsWith('/v1/batch'))"
+        await browser.until(f"{requests}.length >= 5")
 
     async def test_a_gateway_that_asks_to_wait_is_left_alone_as_long_as_it_says(
         self, gateway: RunningGateway, browser: Browser, pages: Pages

@@ -100,7 +100,11 @@ async def test_what_a_visitor_views_is_known_and_changes_what_is_shown(
 ) -> None:
     await browser.open(pages.add("/", HEAD))
     visitor = await browser.run("dangol.page('Home'); return dangol.anonymousId()")
-    assert len(await browser.run(SHOW)) == 3
+
+    async def is_shelf_full() -> bool:
+        return len(await browser.run(SHOW)) == 3
+
+    await eventually(is_shelf_full)
     await browser.run("dangol.track('Product Viewed', {product_id: 'sku-0'})")
     path = f"/v1/profiles/anonymous_id:{visitor}"
 
