@@ -92,14 +92,8 @@ def _letter(raw: RawStreamMsg) -> DeadLetter:
 
 async def replay(bus: Bus, dead_letter_ids: Sequence[int]) -> int:
     """Hand dead letters to their consumer, and to it alone, once more; raises `NotFound` before replaying any."""
-    letters = []
-    for dead_letter_id in dead_letter_ids:
-        try:
-            raw = await bus.jetstream.get_msg(bus.stream(DEAD), seq=dead_letter_id)
-        except NotFoundError as error:
-            raise NotFound(f"no dead letter {dead_letter_id}") from error
-        letters.append((dead_letter_id, raw))
-    for dead_letter_id, raw in letters:
+    letters = await _get(bus, dead_letter_ids)
+    for dead_letter_id, raw in letters.items():
         headers = raw.headers or {}
         stream = EVENTS if headers["Dangol-Subject"].startswith("events.") else DOMAIN
         await bus.publish(
@@ -111,3 +105,21 @@ async def replay(bus: Bus, dead_letter_ids: Sequence[int]) -> int:
         )
         await bus.jetstream.delete_msg(bus.stream(DEAD), dead_letter_id)
     return len(letters)
+
+
+async def discard(bus: Bus, dead_letter_ids: Sequence[int]) -> int:
+    """Delete dead letters; raises `NotFound` before deleting any."""
+    letters = await _get(bus, dead_letter_ids)
+    for dead_letter_id in letters:
+        await bus.jetstream.delete_msg(bus.stream(DEAD), dead_letter_id)
+    return len(letters)
+
+
+async def _get(bus: Bus, dead_letter_ids: Sequence[int]) -> dict[int, RawStreamMsg]:
+    letters = {}
+    for dead_letter_id in dead_letter_ids:
+        try:
+            letters[dead_letter_id] = await bus.jetstream.get_msg(bus.stream(DEAD), seq=dead_letter_id)
+        except NotFoundError as error:
+            raise NotFound(f"no dead letter {dead_letter_id}") from error
+    return letters

@@ -54,6 +54,13 @@ class DeadLetterRpc(DeadLetterServiceServicer):
         count = await dead_letters.replay(self._bus, request.dead_letter_ids)
         return pb.ReplayDeadLettersResponse(replayed_count=count)
 
+    async def DiscardDeadLetters(
+        self, request: pb.DiscardDeadLettersRequest, context: ServicerContext
+    ) -> pb.DiscardDeadLettersResponse:
+        """Delete letters for good."""
+        count = await dead_letters.discard(self._bus, request.dead_letter_ids)
+        return pb.DiscardDeadLettersResponse(discarded_count=count)
+
 
 class AccessLogRpc(AccessLogServiceServicer):
     """Tells who read what about whom in this service."""

@@ -176,6 +176,21 @@ async def test_the_truth_call_finds_an_event_among_the_dead_letters(service: Run
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_discarded_dead_letter_is_gone(service: RunningService) -> None:
+    """One that is not there leaves the others alone."""
+    await service.deliver(batch("poison"), subject="events.resolved.1")
+    stub = service.stub(DeadLetterServiceStub)
+    listing = operations.ListDeadLettersRequest(consumer="sample-events-resolved")
+    ids = [letter.dead_letter_id for letter in (await stub.ListDeadLetters(listing)).dead_letters]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.DiscardDeadLetters(operations.DiscardDeadLettersRequest(dead_letter_ids=[*ids, 999_999]))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert len((await stub.ListDeadLetters(listing)).dead_letters) == len(ids)
+    discarded = await stub.DiscardDeadLetters(operations.DiscardDeadLettersRequest(dead_letter_ids=ids))
+    assert discarded.discarded_count == len(ids) > 0
+    assert not (await stub.ListDeadLetters(listing)).dead_letters
+
+
 async def test_tries_again_what_failed(service: RunningService) -> None:
     """An unforeseen error leads to another delivery."""
     await service.deliver(identity_pb2.ProfilesMerged(profile_id="prf_x"), message_ids=["flaky"])

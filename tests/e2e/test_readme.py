@@ -67,6 +67,33 @@ async def test_the_guide_to_traits_works(platform: Platform) -> None:
     assert [group["group"]["groupId"] for group in groups["groups"]] == ["acme", "home-1"]
 
 
+async def test_the_guide_to_collecting_events_works(platform: Platform) -> None:
+    """What was sent is found again: in the log, beside its schema, in the tracking plan, and by its id."""
+    answers = await _answers(GUIDES / "collecting-events.md", platform)
+    sent, log, _, schema, tried, rejecting, versions, plan, event, login, order, nameless, _ = answers
+    assert (sent["accepted"], [error["messageId"] for error in sent["errors"]]) == (3, ["guide-nameless-1"])
+    assert [each["messageId"] for each in log["rejectedEvents"]] == ["guide-nameless-1"]
+    assert (schema["version"], schema["createdBy"]) == (1, "key:local-secret")
+    assert [verdict["valid"] for verdict in tried["verdicts"]] == [True, False]
+    assert [violation["pointer"] for violation in tried["verdicts"][1]["violations"]] == ["#/order_id", "#/total"]
+    assert (rejecting["version"], rejecting["enforcement"]) == (2, "SCHEMA_ENFORCEMENT_REJECT")
+    assert [each["version"] for each in versions["eventSchemas"]] == [2, 1]
+    assert plan["trackedEvents"]
+    assert event["eventCount"] == "1"
+    properties = {each["path"]: each for each in event["properties"]}
+    assert [path for path, each in properties.items() if not each["planned"]] == ["coupon"]
+    assert [path for path, each in properties.items() if each["eventCount"] == "0"] == ["currency"]
+    outcomes = {(step["phase"].removeprefix("TRACE_PHASE_"), step["outcome"]) for step in login["steps"]}
+    assert {
+        ("COLLECTED", "ACCEPTED"),
+        ("IDENTITY", "LINKED"),
+        ("TRAITS", "CHANGED"),
+        ("METRICS", "COUNTED"),
+    } <= outcomes
+    assert order["events"][0]["properties"]["coupon"] == "감귤10"
+    assert [step["outcome"] for step in nameless["steps"]] == ["REJECTED"]
+
+
 async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:
     """Do what a reader does who copies block after block."""
     if shutil.which("curl") is None:

@@ -46,6 +46,11 @@ class DeadLetterServiceStub:
                 request_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersRequest.SerializeToString,
                 response_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.DiscardDeadLetters = channel.unary_unary(
+                '/dangol.operations.v1.DeadLetterService/DiscardDeadLetters',
+                request_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersRequest.SerializeToString,
+                response_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class DeadLetterServiceServicer:
@@ -67,6 +72,13 @@ class DeadLetterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiscardDeadLetters(self, request, context):
+        """Deletes dead letters for good: what they hold is not handled any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeadLetterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_DeadLetterServiceServicer_to_server(servicer, server):
                     servicer.ReplayDeadLetters,
                     request_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersRequest.FromString,
                     response_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'DiscardDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetters,
+                    request_deserializer=dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersRequest.FromString,
+                    response_serializer=dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +154,33 @@ class DeadLetterService:
             '/dangol.operations.v1.DeadLetterService/ReplayDeadLetters',
             dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersRequest.SerializeToString,
             dangol_dot_operations_dot_v1_dot_operations__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.operations.v1.DeadLetterService/DiscardDeadLetters',
+            dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersRequest.SerializeToString,
+            dangol_dot_operations_dot_v1_dot_operations__pb2.DiscardDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class DeadLetterServiceStub:
     """Dead letters, oldest first."""
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ReplayDeadLettersRequest, _operations_pb2.ReplayDeadLettersResponse]
     """Hands dead letters to their consumer again. One that fails again becomes a new dead letter."""
+    DiscardDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_pb2.DiscardDeadLettersRequest, _operations_pb2.DiscardDeadLettersResponse]
+    """Deletes dead letters for good: what they hold is not handled any more."""
 
 @_typing.type_check_only
 class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
@@ -51,6 +53,8 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     """Dead letters, oldest first."""
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_pb2.ReplayDeadLettersRequest, _operations_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
     """Hands dead letters to their consumer again. One that fails again becomes a new dead letter."""
+    DiscardDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_pb2.DiscardDeadLettersRequest, _operations_pb2.DiscardDeadLettersResponse]  # type: ignore[assignment]
+    """Deletes dead letters for good: what they hold is not handled any more."""
 
 class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists and replays messages that a consumer could not handle. They are in one stream: whichever service is asked answers
@@ -72,6 +76,14 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_operations_pb2.ReplayDeadLettersResponse]]:
         """Hands dead letters to their consumer again. One that fails again becomes a new dead letter."""
+
+    @_abc_1.abstractmethod
+    def DiscardDeadLetters(
+        self,
+        request: _operations_pb2.DiscardDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.DiscardDeadLettersResponse, _abc.Awaitable[_operations_pb2.DiscardDeadLettersResponse]]:
+        """Deletes dead letters for good: what they hold is not handled any more."""
 
 def add_DeadLetterServiceServicer_to_server(servicer: DeadLetterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
