@@ -24,6 +24,7 @@ def main() -> None:
         POSTGRES_PASSWORD=password,
         DANGOL_POSTGRES_URL=f"postgresql://postgres:{password}@postgres:5432",
         DANGOL_IDENTITY_KEY=secrets.token_hex(32),
+        DANGOL_PROFILE_SIGNING_KEY=secrets.token_hex(32),
         DANGOL_TOKEN_KEY=token_key,
     )
     keys = [

@@ -164,6 +164,7 @@ class Supervisor:
             "DANGOL_EVENT_SHARDS": "1",
             "DANGOL_IDENTITY_KEY": kept_secret(self._home / "secrets" / "identity-key"),
             "DANGOL_TOKEN_KEY": kept_secret(self._home / "secrets" / "token-key"),
+            "DANGOL_PROFILE_SIGNING_KEY": kept_secret(self._home / "secrets" / "signing-key"),
             "PYTHONUNBUFFERED": "1",
         }
         given = {name: value for name, value in self.settings.environment.items() if value}

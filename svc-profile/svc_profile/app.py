@@ -13,6 +13,7 @@ from dangol.profile.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_ser
 from dangol.profile.v1.groups_pb2_grpc import add_GroupServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from dangol.profile.v1.privacy_pb2_grpc import add_PrivacyServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
 from dangol.profile.v1.traits_pb2_grpc import add_TraitServiceServicer_to_server
 from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_server
@@ -20,6 +21,8 @@ from dangol.profile.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_se
 
 from svc_profile.clients import WebhookClient
 from svc_profile.consumers import Collecting, subscriptions
+from svc_profile.domain.certificates import Signer
+from svc_profile.domain.data_requests import Regime
 from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
@@ -28,11 +31,15 @@ from svc_profile.rpc.groups import GroupRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
+from svc_profile.rpc.privacy import PrivacyRpc
 from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.rpc.tracing import ProfileTrace
 from svc_profile.rpc.traits import TraitRpc
 from svc_profile.rpc.webhooks import WebhookRpc
 from svc_profile.settings import Settings
+from svc_profile.store.personal import RejectedBodies, personal_tables
+from svc_profile.usecases.advancing import Advancing
+from svc_profile.usecases.erasing import Surroundings
 from svc_profile.usecases.personal_traits import PersonalTraits
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.delivering import DeliveryWorker
@@ -53,6 +60,8 @@ def build(settings: Settings) -> Service:
     keys = Keyring.from_settings(settings.api_keys, local=settings.local)
     webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
     client = WebhookClient(timeout_seconds=settings.webhook_timeout_seconds, allowed=nets)
+    signer, services = Signer(settings.signing_key_bytes()), settings.personal_services
+    surroundings = Surroundings(database, bus, key, signer, services, key.types.traits)
     return Service(
         settings=settings,
         bus=bus,
@@ -78,6 +87,11 @@ def build(settings: Settings) -> Service:
                 "dangol.profile.v1.IdentityService",
                 add_IdentityServiceServicer_to_server,
                 IdentityRpc(database, key, settings.max_merge_fragments),
+            ),
+            Servicer(
+                "dangol.profile.v1.PrivacyService",
+                add_PrivacyServiceServicer_to_server,
+                PrivacyRpc(database, key, signer, services, Regime[settings.privacy_regime]),
             ),
             Servicer(
                 "dangol.profile.v1.IngestService",
@@ -106,7 +120,7 @@ def build(settings: Settings) -> Service:
             ),
         ],
         subscriptions=subscriptions(namer, book, settings.batch_messages),
-        jobs=jobs(database, settings),
+        jobs=jobs(database, settings, Advancing(surroundings, settings.export_days)),
         workers=[
             Worker("event-schemas", book.run),
             Worker("personal-traits", personal_traits.run, role="rpc"),
@@ -118,5 +132,6 @@ def build(settings: Settings) -> Service:
         ],
         resources=[book, personal_traits],
         personal_traits=personal_traits.names,
+        personal=[personal_tables(), RejectedBodies()],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

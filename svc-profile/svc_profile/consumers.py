@@ -8,12 +8,16 @@ from chassis.database import Transaction
 from chassis.streams import COLLECTED, REJECTED, RESOLVED, Delivery, DomainSubscription, Subscription
 from dangol.events.v1.events_pb2 import EventBatch, RejectedEventBatch
 from dangol.feedback.v1.feedback_pb2 import FeedbackRecorded
+from dangol.profile.v1 import privacy_pb2
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved, StageChanged
 from google.protobuf import any_pb2
 
+from chassis import clock
 from svc_profile.domain.events import Namer
+from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.usecases import hearing, webhooks
 from svc_profile.usecases.collecting import collect
+from svc_profile.usecases.data_exports import keep_parts
 from svc_profile.usecases.rejected import keep_rejected
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.usecases.tracking import track
@@ -25,6 +29,7 @@ from svc_profile.wire.heard import (
     read_segment_names,
     read_stages,
 )
+from svc_profile.wire.privacy import read_erased, read_part, read_probed
 from svc_profile.wire.rejected import read_rejected
 from svc_profile.wire.tracking import tally_of
 from svc_profile.wire.traits import without_refused_traits
@@ -100,6 +105,23 @@ async def on_domain_event(tx: Transaction, deliveries: Sequence[Delivery[any_pb2
     await webhooks.enqueue(tx, read_messages(deliveries), now_us=to_us(now()))
 
 
+async def on_erasure_reported(tx: Transaction, reports: Sequence[privacy_pb2.ErasureReported]) -> None:
+    """Note what services removed and kept."""
+    for report in reports:
+        await DataRequestStore(tx).answer(report.data_request_id, read_erased(report, clock.now()))
+
+
+async def on_probe_reported(tx: Transaction, reports: Sequence[privacy_pb2.ProbeReported]) -> None:
+    """Note what services found."""
+    for report in reports:
+        await DataRequestStore(tx).answer(report.data_request_id, read_probed(report, clock.now()))
+
+
+async def on_export_part(tx: Transaction, deliveries: Sequence[Delivery[privacy_pb2.ExportPart]]) -> None:
+    """Keep what services send of a customer."""
+    await keep_parts(tx, [read_part(each.message, each.stream_sequence) for each in deliveries])
+
+
 def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
@@ -118,4 +140,7 @@ def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[
         Subscription(StageChanged, on_stage_changed, batch_messages=256),
         Subscription(FeedbackRecorded, on_feedback_recorded, batch_messages=64),
         DomainSubscription(handler=on_domain_event, batch_messages=100),
+        Subscription(privacy_pb2.ErasureReported, on_erasure_reported),
+        Subscription(privacy_pb2.ProbeReported, on_probe_reported),
+        Subscription(privacy_pb2.ExportPart, on_export_part, inbox=False),
     )

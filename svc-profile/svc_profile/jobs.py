@@ -8,6 +8,7 @@ from chassis.jobs import Job
 
 from chassis import clock
 from svc_profile.settings import Settings
+from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.expiring import announce_some, expire_some
 from svc_profile.usecases.importing import forget_imports
@@ -72,7 +73,7 @@ class Expiring:
                 more = await announce_some(tx, clock.to_us(now), clock.to_us(now + self._notice))
 
 
-def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
+def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[Job, ...]:
     """Return the jobs of the service."""
     forgetting = Forgetting(database, settings)
     return (
@@ -81,4 +82,6 @@ def jobs(database: Database, settings: Settings) -> tuple[Job, ...]:
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),
+        Job("data-requests", timedelta(seconds=0.5), advancing.run),
+        Job("forget-data-exports", timedelta(hours=1), advancing.expire),
     )

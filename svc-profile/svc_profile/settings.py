@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What svc-profile reads from the environment."""
 
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from chassis.settings import ServiceSettings
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 
 class Settings(ServiceSettings):
@@ -44,6 +45,18 @@ class Settings(ServiceSettings):
     webhook_days: int = Field(14, ge=4, validation_alias="DANGOL_PROFILE_WEBHOOK_DAYS")
     """Days for which webhooks are kept, to be looked at and to be sent again."""
 
+    signing_key: SecretStr = Field(SecretStr(""), validation_alias="DANGOL_PROFILE_SIGNING_KEY")
+    """Secret with which certificates of erasure are signed: the 32 bytes of an Ed25519 key, 64 hexadecimal digits."""
+    privacy_regime: Literal["PIPA", "GDPR"] = Field("PIPA", validation_alias="DANGOL_PROFILE_PRIVACY_REGIME")
+    """The law that sets the due time of a data request that names none: 10 days, or one month."""
+    personal_services: tuple[str, ...] = Field(
+        ("profile", "segmentation", "recommend", "feedback", "metrics"),
+        validation_alias="DANGOL_PROFILE_PERSONAL_SERVICES",
+    )
+    """Services that keep personal data, as JSON: an erasure is done when all of them have answered."""
+    export_days: int = Field(14, ge=1, validation_alias="DANGOL_PROFILE_EXPORT_DAYS")
+    """Days for which the file of an access request can be downloaded."""
+
     @field_validator("webhook_allow_nets")
     @classmethod
     def _usable_nets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,3 +71,16 @@ class Settings(ServiceSettings):
     def webhook_key(self) -> bytes:
         """Return the key that the secrets of webhooks are derived from."""
         return bytes.fromhex(self.identity_key.get_secret_value())
+
+    def signing_key_bytes(self) -> bytes:
+        """Decode the signing key; local mode has a well-known one. Raises ValueError that names the setting."""
+        text = self.signing_key.get_secret_value()
+        if not text and self.local:
+            return sha256(b"dangol: only for development").digest()
+        try:
+            key = bytes.fromhex(text)
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise ValueError("DANGOL_PROFILE_SIGNING_KEY must be 64 hexadecimal digits")
+        return key

@@ -46,11 +46,12 @@ class Privacy:
         for message in messages:
             fragments = _uuids(message.fragment_ids)
             await tombstones.put(tx, fragments)
-            if message.reason == FORGET_REASON_ERASED:
+            if message.reason != FORGET_REASON_ERASED:
+                for store in self._stores:
+                    await store.forget(tx, fragments)
+            elif not message.request_id:
+                # An erasure with a request asks by itself, and is told what was removed.
                 await self._erase(tx, fragments)
-                continue
-            for store in self._stores:
-                await store.forget(tx, fragments)
 
     async def on_erasure_requested(self, tx: Transaction, messages: Sequence[pb.ErasureRequested]) -> None:
         """Erase a customer, and say what was removed and what was kept."""

@@ -54,40 +54,61 @@ class Traces:
 
     @cached_property
     def pattern(self) -> str:
-        """Regular expression of PostgreSQL that finds a name as a word, a short one as a whole or quoted text only."""
-        words = "|".join(_literal(name) for name in self.names if len(name) >= _SHORTEST_WORD)
-        short = "|".join(_literal(name) for name in self.names if len(name) < _SHORTEST_WORD)
+        """Regular expression of PostgreSQL that finds a name as a word, a short one as a whole or quoted text only.
+
+        `kim` is no word in `kim-2`, `kim.lee` and `kim@example.com`: those are names of others.
+        """
         parts = []
-        if words:
-            parts.append(f"(?:^|[^[:alnum:]_])(?:{words})(?:$|[^[:alnum:]_])")
-        if short:
-            parts.append(f'(?:^|")(?:{short})(?:"|$)')
+        if self._long:
+            words = "|".join(map(_literal, self._long))
+            parts.append(f"(?<![[:alnum:]_@+.-])(?:{words})(?![[:alnum:]_@+-]|[.][[:alnum:]])")
+        if self._short:
+            parts.append(f'(?<![^"])(?:{"|".join(map(_literal, self._short))})(?![^"])')
         return "|".join(parts) or "(?!)"
 
     @cached_property
+    def anywhere(self) -> str:
+        """Regular expression of PostgreSQL that finds a name also inside of words: what it finds has to be looked at."""
+        return "|".join(map(_literal, self.names)) or "(?!)"
+
+    @cached_property
     def needles(self) -> list[bytes]:
-        """What to look for in bytes: long names, and the ids of the fragments."""
-        return [name.encode() for name in self.names if len(name) >= _SHORTEST_WORD] + [f.bytes for f in self.fragments]
+        """What to look for in bytes: a name as protobuf and as JSON write it, and the ids of the fragments."""
+        encoded = [name.encode() for name in self.names]
+        protobuf = [_varint(len(each)) + each for each in encoded]
+        return [*protobuf, *(b'"' + each + b'"' for each in encoded), *(f.bytes for f in self.fragments)]
 
     def found_in(self, data: bytes) -> bool:
-        """Tell whether bytes name the customer: as a word in any case of letters, or by the id of a fragment."""
-        if any(f.bytes in data for f in self.fragments):
+        """Tell whether bytes name the customer: a message, JSON, or text in any case of letters."""
+        if any(needle in data for needle in self.needles):
             return True
         return self._word.search(data.decode(errors="replace")) is not None
 
     @cached_property
+    def _long(self) -> list[str]:
+        return [name for name in self.names if len(name) >= _SHORTEST_WORD]
+
+    @cached_property
+    def _short(self) -> list[str]:
+        return [name for name in self.names if len(name) < _SHORTEST_WORD]
+
+    @cached_property
     def _word(self) -> re.Pattern[str]:
-        words = "|".join(re.escape(name) for name in self.names if len(name) >= _SHORTEST_WORD)
-        short = "|".join(re.escape(name) for name in self.names if len(name) < _SHORTEST_WORD)
-        return re.compile(f'(?<!\\w)(?:{words or "(?!)"})(?!\\w)|"(?:{short or "(?!)"})"', re.IGNORECASE)
+        words = "|".join(map(re.escape, self._long)) or "(?!)"
+        return re.compile(f"(?<![\\w@+.-])(?:{words})(?![\\w@+-]|[.]\\w)", re.IGNORECASE)
 
 
 def _literal(text: str) -> str:
-    return re.sub(r"([^\w\s])", r"\\\1", text, flags=re.ASCII) if text.isascii() else _literal_unicode(text)
+    """Escape what means something in a regular expression of PostgreSQL."""
+    return "".join(c if c.isalnum() or c in "_ " or not c.isascii() else f"\\{c}" for c in text)
 
 
-def _literal_unicode(text: str) -> str:
-    return "".join(f"\\{c}" if c.isascii() and not c.isalnum() and c not in "_ " else c for c in text)
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
 
 
 class PersonalStore(Protocol):

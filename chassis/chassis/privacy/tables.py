@@ -81,14 +81,16 @@ ORDER BY c.relname, a.attnum
 """
 
 _IN_TEXT = "CAST({column} AS text) ~* :pattern"
+# Bytes that are no ASCII are octal numbers in this spelling, and would be parts of words.
+_IN_BYTES = (
+    "(regexp_replace(encode({column}, 'escape'), '\\\\[0-7]{{3}}', ' ', 'g') ~* :pattern"
+    " OR EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN {column}) > 0))"
+)
 _FOUND_BY_TYPE = {
     "uuid": "{column} = ANY (CAST(:fragments AS uuid[]))",
     "uuid[]": "{column} && CAST(:fragments AS uuid[])",
-    "bytea": "EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN {column}) > 0)",
-    "bytea[]": (
-        "EXISTS (SELECT FROM unnest({column}) AS b (b), unnest(CAST(:needles AS bytea[])) AS n (n)"
-        " WHERE position(n IN b) > 0)"
-    ),
+    "bytea": _IN_BYTES,
+    "bytea[]": "EXISTS (SELECT FROM unnest({column}) AS b (b) WHERE " + _IN_BYTES.replace("{column}", "b") + ")",
     "text": _IN_TEXT, "character varying": _IN_TEXT, "json": _IN_TEXT, "jsonb": _IN_TEXT, "name": _IN_TEXT,
     "text[]": _IN_TEXT, "jsonb[]": _IN_TEXT, "json[]": _IN_TEXT,
 }  # fmt: skip

@@ -118,11 +118,11 @@ def _searching(column: str, type_: str) -> str:
     if type_ == "UUID":
         return f"{column} IN {{fragments:Array(UUID)}}"
     if "String" in type_ and not type_.startswith(("Map", "Array")):
-        # As a whole word, so that a short name is not found in every other one.
+        # As a whole word, so that `kim` is not found in `kim-2`; RE2 knows no look-around.
         return (
             f"arrayExists(n -> {column} = n OR (length(n) > 3 AND positionCaseInsensitiveUTF8({column}, n) > 0"
-            f" AND match({column}, concat('(?i)(^|[^\\\\pL\\\\pN_])', regexpQuoteMeta(n), '($|[^\\\\pL\\\\pN_])'))),"
-            " {needles:Array(String)})"
+            f" AND match({column}, concat('(?i)(^|[^\\\\pL\\\\pN_@+.-])', regexpQuoteMeta(n),"
+            " '($|[^\\\\pL\\\\pN_@+.-]|[.]($|[^\\\\pL\\\\pN]))'))), {needles:Array(String)})"
         )
     return ""
 

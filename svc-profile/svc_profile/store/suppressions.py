@@ -69,3 +69,10 @@ class SuppressionStore:
         return [
             Suppression(row.suppression_id.bytes, row.namespace, row.data_request_id, row.created_time) for row in rows
         ]
+
+    async def count(self, data_request_id: str) -> int:
+        """Return how many identifiers an erasure suppressed."""
+        count: int = await self._tx.value(
+            "SELECT count(*) FROM suppressions WHERE data_request_id = :id", id=data_request_id
+        )
+        return count

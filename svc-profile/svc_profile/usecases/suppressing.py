@@ -4,12 +4,15 @@
 from collections.abc import Mapping, Sequence
 
 from chassis.database import Transaction
+from chassis.errors import NotFound
+from dangol.profile.v1.privacy_pb2 import SuppressionsLifted
 
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.rejects import RejectedEvent
 from svc_profile.store.events import EventStore
 from svc_profile.store.rejected import RejectedStore
+from svc_profile.store.suppressions import SuppressionStore
 
 REASON = "SUPPRESSED"
 
@@ -43,3 +46,10 @@ def _rejected(event: Event) -> RejectedEvent:
         received_time_us=event.received_time_us,
         body=b"",
     )
+
+
+async def lift_suppression(tx: Transaction, fragment: FragmentKey) -> None:
+    """Let an identifier be collected again, in every service; raises `NotFound`."""
+    if not await SuppressionStore(tx).lift(fragment):
+        raise NotFound("the identifier is not suppressed")
+    tx.publish(SuppressionsLifted(fragment_ids=[fragment]))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do at once what a customer may ask for at once: rectify, restrict, object."""
+
+from datetime import datetime
+
+from chassis.bus import Outgoing
+from chassis.errors import FailedPrecondition
+
+from svc_profile.domain.data_requests import DataRequest, Kind, State
+from svc_profile.domain.flags import RESTRICTED
+from svc_profile.store.data_requests import DataRequestStore
+from svc_profile.store.members import find_members
+from svc_profile.store.subjects import flag, hold_customer, names_of
+from svc_profile.usecases.data_requests import finish
+from svc_profile.usecases.erasing import NOBODY, Surroundings
+from svc_profile.wire.privacy import rectifying_batch
+
+SUBJECT = "events.collected.0"
+
+
+class Exercising:
+    """Requests that take one step."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._at = surroundings
+        self._database = surroundings.database
+
+    async def advance(self, data_request_id: str, now: datetime) -> None:
+        """Do it; once more does nothing more."""
+        async with self._database.snapshot() as tx:
+            request = await DataRequestStore(tx).get(data_request_id)
+        if request.kind is Kind.RECTIFY:
+            await self._rectify(request, now)
+        else:
+            await self._restrict(request, now)
+
+    async def _rectify(self, request: DataRequest, now: datetime) -> None:
+        """Send an event that says the traits, through the door that all events take: it is kept, told and folded."""
+        async with self._database.snapshot() as tx:
+            members = await find_members(tx, request.profile) if request.profile else None
+            names = await names_of(tx, members.fragments) if members else {}
+        if names:
+            batch = rectifying_batch(request, list(names), self._at.identifier_traits)
+            if batch is None:
+                raise FailedPrecondition("the customer has no identifier that an event can carry")
+            message_id = f"rectify:{request.data_request_id}"
+            await self._at.bus.publish_all([Outgoing(SUBJECT, batch.SerializeToString(), message_id)])
+        await self._finish(request, now, known=bool(names))
+
+    async def _restrict(self, request: DataRequest, now: datetime) -> None:
+        async with self._database.transaction() as tx:
+            fragments = await hold_customer(tx, request.profile) if request.profile else []
+            await flag(tx, fragments, RESTRICTED)
+            if fragments:
+                await finish(tx, request, State.DONE, now=now)
+        if not fragments:
+            await self._finish(request, now, known=False)
+
+    async def _finish(self, request: DataRequest, now: datetime, *, known: bool) -> None:
+        async with self._database.transaction() as tx:
+            if known:
+                await finish(tx, request, State.DONE, now=now)
+            else:
+                await finish(tx, request, State.REFUSED, now=now, reason=NOBODY, keep_profile=False)

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of data subjects, through the real doors of svc-profile alone."""
+
+import asyncio
+import csv
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from chassis.identity import IdentityKey
+from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
+from dangol.profile.v1 import ingest_pb2, privacy_pb2
+from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1.identity_pb2 import FragmentsForgotten
+from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
+from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
+from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from svc_profile.app import build
+from svc_profile.settings import Settings
+
+from chassis import dead_letters
+
+KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
+START_US = 1_760_000_000_000_000
+PATIENCE_S = 60
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+async def service(engines: Engines) -> AsyncIterator[RunningService]:
+    """The service, which waits for no answer but its own."""
+    async with running(build, Settings, engines, personal_services=("profile",)) as started:
+        yield started
+
+
+@pytest.fixture
+def tag() -> str:
+    """Keep the customers of one test apart from those of the others."""
+    return f"person{next(numbers)}"
+
+
+def identify(user: str, **fields: Any) -> Event:
+    """Return a login on a device, with an e-mail address in its own spelling."""
+    traits = {"email": f"{user.title()}@Example.com", "city": "Seoul"}
+    return made("IDENTIFY", user_id=user, anonymous_id=f"{user}-device", traits=json.dumps(traits).encode(), **fields)
+
+
+def viewed(user: str, **fields: Any) -> Event:
+    """Return a visit before the login."""
+    return made("TRACK", anonymous_id=f"{user}-device", name="Product Viewed", **fields)
+
+
+def made(kind: str, **fields: Any) -> Event:
+    """Return an event."""
+    number = next(numbers)
+    given = {"source": "web", "message_id": f"m{number}", "time_us": START_US + number, **fields}
+    return Event(type=EventType.Value(f"EVENT_TYPE_{kind}"), **given)
+
+
+async def collect(service: RunningService, *events: Event) -> None:
+    """Let events come."""
+    await service.deliver(EventBatch(events=events), subject="events.collected.1")
+
+
+def stub(service: RunningService, scopes: Sequence[str] = ("*",)) -> Any:
+    """Return a client."""
+    return service.stub(PrivacyServiceStub, scopes)
+
+
+async def file(service: RunningService, user: str, kind: str, **fields: Any) -> privacy_pb2.DataRequest:
+    """File a request about a user."""
+    request = privacy_pb2.CreateDataRequestRequest(
+        profile=f"user_id:{user}", kind=privacy_pb2.DataRequestKind.Value(f"DATA_REQUEST_KIND_{kind}"), **fields
+    )
+    answer: privacy_pb2.CreateDataRequestResponse = await stub(service).CreateDataRequest(request)
+    return answer.data_request
+
+
+async def done(service: RunningService, data_request_id: str) -> privacy_pb2.DataRequest:
+    """Wait until a request has come to its end."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            request = privacy_pb2.GetDataRequestRequest(data_request_id=data_request_id)
+            found: privacy_pb2.DataRequest = (await stub(service).GetDataRequest(request)).data_request
+            if found.HasField("done_time"):
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def erase(service: RunningService, user: str) -> privacy_pb2.DataRequest:
+    """Erase a user."""
+    return await done(service, (await file(service, user, "ERASE")).data_request_id)
+
+
+async def knows(service: RunningService, reference: str) -> bool:
+    """Tell whether anybody is known by a reference."""
+    try:
+        await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=reference))
+    except grpc.aio.AioRpcError as error:
+        assert error.code() == grpc.StatusCode.NOT_FOUND  # noqa: PT017
+        return False
+    return True
+
+
+async def dump(service: RunningService) -> str:
+    """Return every row of every table as text, bytes as they are and in hexadecimal."""
+    async with service.database.snapshot() as tx:
+        tables = [
+            row.table_name
+            for row in await tx.rows(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+            )
+        ]
+        rows = [row for table in tables for row in await tx.rows(f'SELECT * FROM "{table}"')]
+    return "\n".join(
+        value.decode(errors="replace") + value.hex() if isinstance(value, bytes) else str(value)
+        for row in rows
+        for value in row
+    ).lower()
+
+
+async def test_an_erased_customer_is_nowhere_and_the_others_are_as_before(service: RunningService, tag: str) -> None:
+    """In no table, in no message of any stream, in no dead letter; with a certificate that says so."""
+    other = f"other-{tag}"
+    await collect(service, viewed(tag), identify(tag), viewed(other), identify(other))
+    body = json.dumps({"userId": tag, "event": ""}).encode()
+    rejected = [
+        RejectedEvent(message_id=f"r{n}", source="web", reason="X", body=b) for n, b in enumerate([body, b"{}"])
+    ]
+    await service.deliver(RejectedEventBatch(events=rejected), subject="events.rejected")
+    letter = EventBatch(events=[viewed(tag), viewed(other)])
+    await bury(service, letter)
+    before = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
+    request = await erase(service, tag)
+    assert request.state == privacy_pb2.DATA_REQUEST_STATE_DONE
+    assert request.profile_id == ""
+    assert not await knows(service, f"user_id:{tag}")
+    after = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
+    assert after == before
+    text = await dump(service)
+    fragments = [KEY.resolve(f"user_id:{tag}"), KEY.resolve(f"anonymous_id:{tag}-device")]
+    async with service.database.snapshot() as tx:
+        # The tombstones are what drops late events; they are kept thirty days and name a fragment, not a person.
+        tombstones = {row[0] for row in await tx.rows("SELECT fragment_id FROM forgotten_fragments")}
+    assert set(fragments) <= tombstones
+    assert f"{tag}-device" not in text.replace(f"other-{tag}", "")
+    assert f"{tag}@example.com" not in text.replace(f"other-{tag}", "")
+    for stream in ("EVENTS", "DOMAIN", "DEAD"):
+        for data in await messages(service, stream):
+            assert tag.encode() not in data.lower().replace(other.encode(), b""), stream
+            assert not any(fragment.bytes in data for fragment in fragments), stream
+    letters = await dead_letters.list_dead_letters(service.bus, consumer="", after=0, limit=10)
+    assert [each.consumer for each in letters] == ["profile-events-collected"]
+    listed = await service.stub(IngestServiceStub).ListRejectedEvents(ingest_pb2.ListRejectedEventsRequest())
+    assert [event.body for event in listed.rejected_events if event.reason == "X"] == ["{}"]
+
+
+async def bury(service: RunningService, batch: EventBatch) -> None:
+    """Put a letter among the dead."""
+    await service.bus.publish(
+        "dead.profile-events-collected",
+        batch.SerializeToString(),
+        message_id=f"dead{next(numbers)}",
+        headers={
+            "Dangol-Consumer": "profile-events-collected",
+            "Dangol-Subject": "events.collected.1",
+            "Dangol-Message-Id": "x",
+            "Dangol-Error": "KeyError: ",
+            "Dangol-Deliveries": "8",
+            "Dangol-Buried-Time": datetime.now(UTC).isoformat(),
+        },
+    )
+
+
+async def messages(service: RunningService, stream: str) -> list[bytes]:
+    """Return what every message of a stream holds."""
+    name = service.bus.stream(stream)
+    state = (await service.bus.jetstream.stream_info(name)).state
+    found = []
+    sequence = state.first_seq
+    while sequence <= state.last_seq:
+        try:
+            raw = await service.bus.jetstream.get_msg(name, seq=sequence, next=True, subject=">")
+        except Exception:  # no further message
+            break
+        found.append(raw.data or b"")
+        sequence = (raw.seq or sequence) + 1
+    return found
+
+
+async def test_what_an_erased_customer_did_brings_nobody_back(service: RunningService, tag: str) -> None:
+    """The same events again, and new ones; they are listed as rejected, without what they said."""
+    events = [viewed(tag), identify(tag)]
+    await collect(service, *events)
+    await erase(service, tag)
+    await collect(service, *events, viewed(tag), identify(tag))
+    assert not await knows(service, f"user_id:{tag}")
+    assert not await knows(service, f"anonymous_id:{tag}-device")
+    assert not await knows(service, f"email:{tag}@example.com")
+    listed = await service.stub(IngestServiceStub).ListRejectedEvents(
+        ingest_pb2.ListRejectedEventsRequest(reason="SUPPRESSED")
+    )
+    assert len(listed.rejected_events) == 2
+    assert {event.body for event in listed.rejected_events} == {""}
+    assert f"{tag}@example.com" not in await dump(service)
+
+
+async def test_a_lifted_suppression_lets_the_customer_come_back(service: RunningService, tag: str) -> None:
+    """As somebody new, without the past."""
+    await collect(service, viewed(tag), identify(tag))
+    await erase(service, tag)
+    listed = await stub(service).ListSuppressions(privacy_pb2.ListSuppressionsRequest(page_size=1000))
+    assert tag not in str(listed)
+    await stub(service).LiftSuppression(privacy_pb2.LiftSuppressionRequest(identifier=f"user_id:{tag}"))
+    with pytest.raises(grpc.aio.AioRpcError, match="not suppressed"):
+        await stub(service).LiftSuppression(privacy_pb2.LiftSuppressionRequest(identifier=f"user_id:{tag}"))
+    await service.settled()
+    await collect(service, identify(tag))
+    found = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{tag}"))
+    assert found.profile.event_counts == {"identify": 1}
+
+
+async def test_a_certificate_can_be_verified_by_anybody_and_by_us(service: RunningService, tag: str) -> None:
+    """With the public key alone; a changed word makes it false; the chain shows that none is missing."""
+    await collect(service, viewed(tag), identify(tag))
+    request = await erase(service, tag)
+    wanted = privacy_pb2.GetErasureCertificateRequest(data_request_id=request.data_request_id)
+    certificate = (await stub(service).GetErasureCertificate(wanted)).certificate
+    account = json.loads(certificate.text)
+    assert account["removed"]["profile"]["fragments"] == 3
+    assert account["removed"]["profile"]["events"] == 2
+    assert account["probe"]["leftovers"] == []
+    assert account["probe"]["searched_columns"]["profile"] > 20
+    assert account["suppressed_identifiers"] == 3
+    assert tag not in certificate.text
+    key = load_pem_public_key((await stub(service).GetCertificateKey(privacy_pb2.GetCertificateKeyRequest())).public_key_pem.encode())  # fmt: skip  # noqa: E501
+    import base64
+
+    key.verify(base64.b64decode(certificate.signature), certificate.text.encode())  # type: ignore[call-arg, union-attr]
+    for text, expected in ((certificate.text, (True, True)), (certificate.text.replace("2", "3"), (False, False))):
+        verify = privacy_pb2.VerifyCertificateRequest(text=text, signature=certificate.signature)
+        verdict = await stub(service).VerifyCertificate(verify)
+        assert (verdict.signature_valid, verdict.known) == expected
+
+
+async def test_an_access_request_ends_in_one_zip_of_json_and_csv(service: RunningService, tag: str) -> None:
+    """Readable by a person and by a machine, with nothing of others."""
+    await collect(service, viewed(tag), identify(tag), identify(f"other-{tag}"))
+    request = await done(service, (await file(service, tag, "ACCESS")).data_request_id)
+    assert [(each.service, each.step) for each in request.services] == [("profile", "export")]
+    data = bytearray()
+    while True:
+        wanted = privacy_pb2.DownloadExportRequest(data_request_id=request.data_request_id, index=len(data) // 2**19)
+        piece = await stub(service).DownloadExport(wanted)
+        data += piece.data
+        if len(data) == piece.total_bytes:
+            break
+    archive = zipfile.ZipFile(io.BytesIO(bytes(data)))
+    assert archive.testzip() is None
+    events = json.loads(archive.read("profile/events.json"))
+    assert sorted(event["name"] for event in events) == ["Product Viewed", "identify"]
+    rows = list(csv.DictReader(io.StringIO(archive.read("profile/events.csv").decode("utf-8-sig"))))
+    assert [row["event_id"] for row in rows] == [event["event_id"] for event in events]
+    page = archive.read("index.html").decode()
+    assert "개인정보 열람 결과" in page
+    assert "Your personal data" in page
+    assert all(f"other-{tag}" not in archive.read(name).decode() for name in archive.namelist())
+    assert not [message for message in await messages(service, "DOMAIN") if f"{tag}-device".encode() in message]
+
+
+async def test_rectifying_goes_through_the_door_of_events(service: RunningService, tag: str) -> None:
+    """It sets and clears traits, and is kept as an event."""
+    await collect(service, identify(tag))
+    fields = privacy_pb2.CreateDataRequestRequest(profile=f"user_id:{tag}", kind=privacy_pb2.DATA_REQUEST_KIND_RECTIFY)
+    fields.traits.update({"city": None, "name": "김단골"})
+    request = (await stub(service).CreateDataRequest(fields)).data_request
+    assert (await done(service, request.data_request_id)).state == privacy_pb2.DATA_REQUEST_STATE_DONE
+    await service.settled()
+    found = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{tag}"))
+    traits = MessageToDict(found.profile.traits)
+    assert traits["name"] == "김단골"
+    assert "city" not in traits
+
+
+@pytest.mark.parametrize(
+    ("regime", "filed", "due"),
+    [
+        ("PIPA", datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC)),
+        ("GDPR", datetime(2026, 1, 31, tzinfo=UTC), datetime(2026, 2, 28, tzinfo=UTC)),
+        ("GDPR", datetime(2025, 12, 15, tzinfo=UTC), datetime(2026, 1, 15, tzinfo=UTC)),
+    ],
+)
+async def test_a_request_has_a_due_time_and_can_be_taken_back_before_it_begins(
+    service: RunningService, tag: str, regime: str, filed: datetime, due: datetime
+) -> None:
+    """Ten days by Korean law, a month by the GDPR; the same request id files it once."""
+    await collect(service, identify(tag))
+    times = {"filed_time": stamp(filed), "not_before_time": stamp(datetime.now(UTC) + timedelta(hours=1))}
+    law = privacy_pb2.PrivacyRegime.Value(f"PRIVACY_REGIME_{regime}")
+    first = await file(service, tag, "ERASE", regime=law, request_id=f"id-{tag}", channel="phone", **times)
+    again = await file(service, tag, "ERASE", regime=law, request_id=f"id-{tag}", channel="phone", **times)
+    assert again == first
+    assert first.due_time.ToDatetime(UTC) == due
+    listed = await stub(service).ListDataRequests(
+        privacy_pb2.ListDataRequestsRequest(overdue=True, profile=f"user_id:{tag}")
+    )
+    assert [each.data_request_id for each in listed.data_requests] == [first.data_request_id]
+    await stub(service).CancelDataRequest(privacy_pb2.CancelDataRequestRequest(data_request_id=first.data_request_id))
+    cancelled = await done(service, first.data_request_id)
+    assert cancelled.state == privacy_pb2.DATA_REQUEST_STATE_CANCELLED
+    assert not cancelled.overdue
+    with pytest.raises(grpc.aio.AioRpcError, match="the request is cancelled"):
+        await stub(service).RefuseDataRequest(
+            privacy_pb2.RefuseDataRequestRequest(data_request_id=first.data_request_id, reason="no")
+        )
+    assert await knows(service, f"user_id:{tag}")
+
+
+def stamp(moment: datetime) -> Timestamp:
+    """Return a time as the contract has it."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
+
+
+async def test_says_what_is_wrong_with_a_request(service: RunningService, tag: str) -> None:
+    """The field and the rule."""
+    await collect(service, identify(tag))
+    with pytest.raises(grpc.aio.AioRpcError, match="filed_time"):
+        await file(service, tag, "ACCESS", filed_time=stamp(datetime.now(UTC) + timedelta(days=1)))
+    with pytest.raises(grpc.aio.AioRpcError, match="traits"):
+        await file(service, tag, "RECTIFY")
+    with pytest.raises(grpc.aio.AioRpcError, match="nobody is known"):
+        await file(service, f"nobody-{tag}", "ACCESS")
+
+
+async def test_every_table_says_whether_it_is_personal(service: RunningService) -> None:
+    """Whoever adds a table says in store/personal.py what becomes of it when a customer is erased."""
+    async with service.database.snapshot() as tx:
+        tables = {
+            row[0]
+            for row in await tx.rows(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+            )
+        }
+    declared = {name for store in service.service.personal for name in getattr(store, "declared", ())}
+    assert tables - declared == {"rejected_events"}
+    assert declared - tables == set()
+
+
+async def test_forgotten_fragments_are_announced(service: RunningService, tag: str) -> None:
+    """With the request; the message itself is removed when all is done."""
+    await collect(service, identify(tag))
+    await erase(service, tag)
+    fragment = KEY.resolve(f"user_id:{tag}").bytes
+    announced = await service.published(FragmentsForgotten)
+    assert not [each for each in announced if fragment in each.fragment_ids]
