@@ -68,7 +68,7 @@ class Traces:
 
     @cached_property
     def anywhere(self) -> str:
-        """Regular expression of PostgreSQL that finds a name also inside of words: what it finds has to be looked at."""
+        """Regular expression of PostgreSQL that finds a name inside of words too: what it finds has to be looked at."""
         return "|".join(map(_literal, self.names)) or "(?!)"
 
     @cached_property

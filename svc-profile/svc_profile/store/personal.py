@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is personal in svc-profile."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from chassis.clock import timestamp_from_us
 from chassis.database import Transaction
 from chassis.events import TYPE_NAMES, json_object
-from chassis.privacy import Erased, PersonalTable, PersonalTables, Traces
+from chassis.privacy import PersonalTable, PersonalTables
 from chassis.privacy.tables import by_profile
 from dangol.events.v1.events_pb2 import Event
 
@@ -17,6 +17,15 @@ from svc_profile.store.subjects import hold_fragments
 _OF_CUSTOMER = (
     "data_request_id IN (SELECT data_request_id FROM data_requests WHERE profile_id = ANY (CAST(:fragments AS uuid[])))"
 )
+
+_LEDGER_REDACTED = """
+    fragment_id = NULL, purpose_id = NULL, answer = NULL, time_us = NULL, received_time_us = NULL, event_key = NULL,
+    device_id = NULL, notice_version = NULL, locale = NULL, channel = NULL, actor = NULL, source = NULL,
+    message_id = NULL, reason = NULL, salt = NULL, redaction_request_id = coalesce((
+        SELECT data_request_id FROM data_requests
+        WHERE state = 2 AND kind = 5 AND fragment_ids && CAST(:fragments AS uuid[]) LIMIT 1
+    ), 'erased')
+"""
 
 
 def personal_tables() -> PersonalTables:
@@ -49,6 +58,23 @@ def personal_tables() -> PersonalTables:
             ),
             PersonalTable("interactions", left_out=("request_id",), on_rebuild=False, file="contacts"),
             by_profile("segment_memberships", on_rebuild=False, left_out=("revision",)),
+            by_profile("profile_stages", on_rebuild=False, left_out=("revision",), file="stages"),
+            PersonalTable("heard_feedback", on_rebuild=False, exported=False),
+            PersonalTable("group_members", on_rebuild=False, file="groups"),
+            PersonalTable("search_queue", on_rebuild=False, exported=False),
+            PersonalTable("search_entries", on_rebuild=False, exported=False),
+            PersonalTable("consent_due", on_rebuild=False, exported=False),
+            PersonalTable("consent_reports", on_rebuild=False, exported=False),
+            PersonalTable("consent_expiries", on_rebuild=False, left_out=("announced",)),
+            # The hashes stay, so that the chain still proves the rows of others.
+            PersonalTable(
+                "consent_ledger",
+                redact=_LEDGER_REDACTED,
+                why_kept="the chain that proves the records of others; what this one said is gone",
+                on_rebuild=False,
+                left_out=("event_key", "salt", "redaction_request_id", "row_hash", "device_id"),
+                present=_readable_record,
+            ),
             PersonalTable("data_export_chunks", _OF_CUSTOMER, on_rebuild=False, exported=False),
             PersonalTable("data_export_parts", _OF_CUSTOMER, on_rebuild=False, exported=False),
             by_profile(
@@ -65,19 +91,33 @@ def personal_tables() -> PersonalTables:
             "event_schema_set",
             "event_schema_versions",
             "event_schemas",
+            "groups",
             "heard_segments",
+            # Files are removed when their import ends, and what they say comes in through the door of events.
+            "import_chunks",
+            "import_jobs",
+            "purpose_notices",
+            "purposes",
+            "search_filling",
             "suppressions",
             "tracked_events",
             "tracked_properties",
+            "trait_derivation",
+            "trait_schema",
         ),
         # They say whom a request is about while it runs.
-        unsearched=("data_requests", "data_export_parts", "data_export_chunks"),
+        unsearched=("data_requests", "data_export_parts", "data_export_chunks", "import_chunks"),
         before=_hold,
     )
 
 
 async def _hold(tx: Transaction, fragments: Sequence[UUID]) -> None:
     await hold_fragments(tx, [each.bytes for each in fragments])
+
+
+def _readable_record(row: dict[str, Any]) -> Mapping[str, Any]:
+    times = {name: row.pop(f"{name}_us") for name in ("time", "received_time", "recorded")}
+    return {**row, **{name: timestamp_from_us(us).ToJsonString() for name, us in times.items() if us is not None}}
 
 
 def _readable_event(row: dict[str, Any]) -> Mapping[str, Any]:
@@ -97,73 +137,3 @@ def _readable_event(row: dict[str, Any]) -> Mapping[str, Any]:
         "traits": json_object(event.traits),
         "context": json_object(event.context),
     }
-
-
-_BODIES = """
-SELECT rejected_event_id, message_id, source, reason, detail, received_time_us, body FROM rejected_events
-WHERE rejected_event_id > :after AND body <> ''
-    AND (encode(body, 'escape') ~* :anywhere OR EXISTS (
-        SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
-    ))
-ORDER BY rejected_event_id LIMIT :most
-"""
-
-_TRACES = """
-SELECT traces FROM data_requests
-WHERE state = 2 AND fragment_ids && CAST(:fragments AS uuid[]) AND cardinality(traces) > 0
-"""
-
-_MOST_AT_ONCE = 500
-
-
-class RejectedBodies:
-    """Events that were not taken: they belong to nobody, but what they say may name a customer.
-
-    What to look for is known while a request about the customer runs.
-    """
-
-    async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
-        """Delete the events that name the customer."""
-        ids = [row.rejected_event_id async for row in self._named(tx, fragments)]
-        if not ids:
-            return Erased()
-        await tx.execute("DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=ids)
-        return Erased({"rejected_events": len(ids)})
-
-    async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
-        """Nothing here hangs on a fragment."""
-
-    async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """Return the events that name the customer."""
-        async for row in self._named(tx, fragments):
-            yield (
-                "rejected_events",
-                {
-                    "reason": row.reason,
-                    "detail": row.detail,
-                    "received_time": timestamp_from_us(row.received_time_us).ToJsonString(),
-                    "body": row.body.decode(errors="replace"),
-                },
-            )
-
-    async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
-        """Nothing: the tables are searched with the others."""
-        return {}
-
-    async def _named(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[Any]:
-        known = await tx.rows(_TRACES, fragments=list(fragments))
-        traces = Traces(list(fragments), [trace for row in known for trace in row.traces])
-        if not traces.names:
-            return
-        after = 0
-        while True:
-            rows = await tx.rows(
-                _BODIES, after=after, anywhere=traces.anywhere, needles=traces.needles, most=_MOST_AT_ONCE
-            )
-            for row in rows:
-                # The statement looks at bytes; whether it is the customer, and no part of a longer word, is said here.
-                if traces.found_in(row.body):
-                    yield row
-            if len(rows) < _MOST_AT_ONCE:
-                return
-            after = rows[-1].rejected_event_id

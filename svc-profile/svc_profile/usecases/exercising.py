@@ -4,16 +4,24 @@
 from datetime import datetime
 
 from chassis.bus import Outgoing
+from chassis.clock import to_us
+from chassis.database import Transaction
 from chassis.errors import FailedPrecondition
 
+from svc_profile.domain.consent import Answer
 from svc_profile.domain.data_requests import DataRequest, Kind, State
-from svc_profile.domain.flags import RESTRICTED
 from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.store.members import find_members
-from svc_profile.store.subjects import flag, hold_customer, names_of
+from svc_profile.store.purposes import PurposeStore
+from svc_profile.store.subjects import names_of
+from svc_profile.usecases.consent import Call, Decision, record_consent, restrict
 from svc_profile.usecases.data_requests import finish
 from svc_profile.usecases.erasing import NOBODY, Surroundings
-from svc_profile.wire.privacy import rectifying_batch
+from svc_profile.wire.privacy import SOURCE, rectifying_batch
+
+MARKETING = 3
+"""The kind `dangol.options.v1.PURPOSE_MARKETING`."""
+NIGHT = "night_marketing"
 
 SUBJECT = "events.collected.0"
 
@@ -48,12 +56,27 @@ class Exercising:
         await self._finish(request, now, known=bool(names))
 
     async def _restrict(self, request: DataRequest, now: datetime) -> None:
+        """Write into the ledger of consent what the customer wants no more; it holds at once, in every service."""
         async with self._database.transaction() as tx:
-            fragments = await hold_customer(tx, request.profile) if request.profile else []
-            await flag(tx, fragments, RESTRICTED)
-            if fragments:
+            members = await find_members(tx, request.profile) if request.profile else None
+            if members is not None:
+                now_us = to_us(now)
+                call = Call(
+                    caller=SOURCE,
+                    request_id=request.data_request_id,
+                    channel=request.draft.channel,
+                    actor=request.actor,
+                    time_us=now_us,
+                    now_us=now_us,
+                )
+                if request.kind is Kind.RESTRICT:
+                    await restrict(tx, members.profile, is_restricted=True, call=call)
+                else:
+                    purposes = request.draft.purposes or await _marketing(tx)
+                    decisions = [Decision(each, Answer.WITHDRAWN) for each in purposes]
+                    await record_consent(tx, members.profile, None, decisions, call)
                 await finish(tx, request, State.DONE, now=now)
-        if not fragments:
+        if members is None:
             await self._finish(request, now, known=False)
 
     async def _finish(self, request: DataRequest, now: datetime, *, known: bool) -> None:
@@ -62,3 +85,9 @@ class Exercising:
                 await finish(tx, request, State.DONE, now=now)
             else:
                 await finish(tx, request, State.REFUSED, now=now, reason=NOBODY, keep_profile=False)
+
+
+async def _marketing(tx: Transaction) -> list[str]:
+    """Return what makes up direct marketing: advertising on any channel, and advertising at night."""
+    purposes = await PurposeStore(tx).all()
+    return [each.purpose_id for each in purposes if each.kind == MARKETING or each.purpose_id == NIGHT]

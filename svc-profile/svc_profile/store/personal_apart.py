@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is personal in svc-profile without being anybody's: events that were not taken, and the purposes of all."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from chassis.clock import timestamp_from_us
+from chassis.database import Transaction
+from chassis.privacy import Erased, Traces
+
+_LEGAL_BASES = {1: "consent", 2: "contract", 3: "legal obligation", 4: "legitimate interest"}
+
+_TRACES = """
+SELECT traces FROM data_requests
+WHERE state = 2 AND fragment_ids && CAST(:fragments AS uuid[]) AND cardinality(traces) > 0
+"""
+
+_REJECTED = """
+SELECT rejected_event_id AS place, reason, detail, received_time_us, body FROM rejected_events
+WHERE rejected_event_id > :after AND body <> ''
+    AND (encode(body, 'escape') ~* :anywhere OR EXISTS (
+        SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
+    ))
+ORDER BY rejected_event_id LIMIT :most
+"""
+
+# An import is asked whole, because its rows have no number of their own.
+_IMPORTED = """
+SELECT import_id, row_number, position, field, rule, body FROM import_rejects WHERE body ~* :anywhere
+ORDER BY import_id, row_number, position
+"""
+
+_FORGET_IMPORTED = """
+DELETE FROM import_rejects AS r
+USING unnest(CAST(:imports AS text[]), CAST(:rows AS bigint[]), CAST(:positions AS integer[])) AS g (i, r, p)
+WHERE r.import_id = g.i AND r.row_number = g.r AND r.position = g.p
+"""
+
+_PURPOSES = """
+SELECT p.purpose_id, p.display_name, p.legal_basis, p.expiry_months,
+    string_agg(n.locale || ': ' || n.title || '. ' || n.body, E'\n' ORDER BY n.locale DESC) AS notice
+FROM purposes p LEFT JOIN LATERAL (
+    SELECT DISTINCT ON (locale) locale, title, body FROM purpose_notices
+    WHERE purpose_id = p.purpose_id ORDER BY locale, version DESC
+) AS n ON true
+GROUP BY p.purpose_id ORDER BY p.purpose_id
+"""
+
+_CONSENTS = """
+SELECT DISTINCT ON (purpose_id) purpose_id, answer, time_us, channel, notice_version FROM consent_ledger
+WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY purpose_id, time_us DESC, sequence DESC
+"""
+
+_MOST_AT_ONCE = 500
+
+
+class RejectedBodies:
+    """What was not taken, by the gateway or by an import: it is nobody's, but what it says may name a customer.
+
+    What to look for is known while a request about the customer runs.
+    """
+
+    declared = frozenset({"rejected_events", "import_rejects"})
+
+    async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
+        """Delete what names the customer."""
+        erased = Erased()
+        rejected, imported = await self._find(tx, fragments)
+        if rejected:
+            await tx.execute(
+                "DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=[row.place for row in rejected]
+            )
+            erased.removed["rejected_events"] = len(rejected)
+        if imported:
+            await tx.execute(
+                _FORGET_IMPORTED,
+                imports=[row.import_id for row in imported],
+                rows=[row.row_number for row in imported],
+                positions=[row.position for row in imported],
+            )
+            erased.removed["import_rejects"] = len(imported)
+        return erased
+
+    async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
+        """Nothing here hangs on a fragment."""
+
+    async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Return what names the customer."""
+        rejected, imported = await self._find(tx, fragments)
+        for row in rejected:
+            received = timestamp_from_us(row.received_time_us).ToJsonString()
+            body = row.body.decode(errors="replace")
+            yield (
+                "rejected_events",
+                {"reason": row.reason, "detail": row.detail, "received_time": received, "body": body},
+            )
+        for row in imported:
+            yield "rejected_import_rows", {"field": row.field, "rule": row.rule, "body": row.body}
+
+    async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
+        """Nothing: the tables are searched with the others."""
+        return {}
+
+    async def _find(self, tx: Transaction, fragments: Sequence[UUID]) -> tuple[list[Any], list[Any]]:
+        known = await tx.rows(_TRACES, fragments=list(fragments))
+        traces = Traces(list(fragments), [trace for row in known for trace in row.traces])
+        if not traces.names:
+            return [], []
+        # The statements find parts of longer words too; whether it is the customer is said by `found_in`.
+        rejected = [row async for row in self._rejected(tx, traces) if traces.found_in(row.body)]
+        imported = await tx.rows(_IMPORTED, anywhere=traces.anywhere)
+        return rejected, [row for row in imported if traces.found_in(row.body.encode())]
+
+    async def _rejected(self, tx: Transaction, traces: Traces) -> AsyncIterator[Any]:
+        after = 0
+        given = {"anywhere": traces.anywhere, "needles": traces.needles, "most": _MOST_AT_ONCE}
+        while rows := await tx.rows(_REJECTED, after=after, **given):
+            for row in rows:
+                yield row
+            after = rows[-1].place
+
+
+class Purposes:
+    """What is told with an export: what data are used for, for how long, and what the customer answered last."""
+
+    declared: frozenset[str] = frozenset()
+
+    async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
+        """Nothing: purposes are nobody's, and answers stand in the ledger."""
+        return Erased()
+
+    async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
+        """Nothing."""
+
+    async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Return all purposes, and the latest answer to each."""
+        for row in await tx.rows(_PURPOSES):
+            months = row.expiry_months
+            yield (
+                "purposes",
+                {
+                    "purpose_id": row.purpose_id,
+                    "name": row.display_name,
+                    "legal_basis": _LEGAL_BASES.get(row.legal_basis, ""),
+                    "period": f"{months}개월 · {months} months" if months else "철회 시까지 · until you object",
+                    "notice": row.notice or "",
+                },
+            )
+        for row in await tx.rows(_CONSENTS, fragments=list(fragments)):
+            yield (
+                "consents",
+                {
+                    "purpose_id": row.purpose_id,
+                    "answer": row.answer,
+                    "time": timestamp_from_us(row.time_us).ToJsonString(),
+                    "channel": row.channel,
+                    "notice_version": row.notice_version,
+                },
+            )
+
+    async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
+        """Nothing."""
+        return {}
