@@ -38,7 +38,7 @@ from svc_profile.rpc.traits import TraitRpc
 from svc_profile.rpc.webhooks import WebhookRpc
 from svc_profile.settings import Settings
 from svc_profile.store.personal import personal_tables
-from svc_profile.store.personal_apart import Purposes, RejectedBodies
+from svc_profile.store.personal_apart import Bodies, Purposes
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.erasing import Surroundings
 from svc_profile.usecases.personal_traits import PersonalTraits
@@ -133,6 +133,6 @@ def build(settings: Settings) -> Service:
         ],
         resources=[book, personal_traits],
         personal_traits=personal_traits.names,
-        personal=[RejectedBodies(), personal_tables(), Purposes()],
+        personal=[Bodies(), personal_tables(), Purposes()],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

@@ -2,6 +2,7 @@
 """What a store of personal data has to be able to do, whatever engine it is kept in."""
 
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,7 +50,7 @@ class Traces:
     @cached_property
     def names(self) -> list[str]:
         """All texts to look for: the given ones, and every spelling of the fragments."""
-        spelt = [text for f in self.fragments for text in (str(f), f.hex, format_profile_id(f))]
+        spelt = [text for f in self.fragments for text in (str(f), f.hex, format_profile_id(f), _base64(f.bytes))]
         return [*dict.fromkeys(value for value in [*self.values, *spelt] if value)]
 
     @cached_property
@@ -101,6 +102,11 @@ class Traces:
 def _literal(text: str) -> str:
     """Escape what means something in a regular expression of PostgreSQL."""
     return "".join(c if c.isalnum() or c in "_ " or not c.isascii() else f"\\{c}" for c in text)
+
+
+def _base64(data: bytes) -> str:
+    """Write bytes as the JSON of protobuf does."""
+    return b64encode(data).decode()
 
 
 def _varint(number: int) -> bytes:

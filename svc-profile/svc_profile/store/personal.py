@@ -104,6 +104,7 @@ def personal_tables() -> PersonalTables:
             "tracked_properties",
             "trait_derivation",
             "trait_schema",
+            "webhook_endpoints",
         ),
         # They say whom a request is about while it runs.
         unsearched=("data_requests", "data_export_parts", "data_export_chunks", "import_chunks"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is personal in svc-profile without being anybody's: events that were not taken, and the purposes of all."""
+"""What is personal in svc-profile without being anybody's: events not taken, webhooks sent, and the purposes of all."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +23,19 @@ WHERE rejected_event_id > :after AND body <> ''
         SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
     ))
 ORDER BY rejected_event_id LIMIT :most
+"""
+
+_SENT = """
+SELECT endpoint_id, webhook_id, event_type, event_time_us, body FROM webhook_deliveries
+WHERE encode(body, 'escape') ~* :anywhere OR EXISTS (
+    SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
+)
+ORDER BY endpoint_id, webhook_id
+"""
+
+_FORGET_SENT = """
+DELETE FROM webhook_deliveries AS d USING unnest(CAST(:endpoints AS text[]), CAST(:ids AS text[])) AS g (e, i)
+WHERE d.endpoint_id = g.e AND d.webhook_id = g.i
 """
 
 # An import is asked whole, because its rows have no number of their own.
@@ -55,70 +68,82 @@ WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY purpose_id, time_u
 _MOST_AT_ONCE = 500
 
 
-class RejectedBodies:
-    """What was not taken, by the gateway or by an import: it is nobody's, but what it says may name a customer.
+class Bodies:
+    """What was not taken, by the gateway or by an import, and what was sent to webhooks.
 
-    What to look for is known while a request about the customer runs.
+    It is nobody's, but what it says may name a customer. What to look for is known while a request about the customer
+    runs.
     """
 
-    declared = frozenset({"rejected_events", "import_rejects"})
+    declared = frozenset({"rejected_events", "import_rejects", "webhook_deliveries"})
 
     async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
         """Delete what names the customer."""
-        erased = Erased()
-        rejected, imported = await self._find(tx, fragments)
-        if rejected:
-            await tx.execute(
-                "DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=[row.place for row in rejected]
-            )
-            erased.removed["rejected_events"] = len(rejected)
-        if imported:
-            await tx.execute(
-                _FORGET_IMPORTED,
-                imports=[row.import_id for row in imported],
-                rows=[row.row_number for row in imported],
-                positions=[row.position for row in imported],
-            )
-            erased.removed["import_rejects"] = len(imported)
-        return erased
+        traces = await _traces(tx, fragments)
+        rejected = [row.place async for row in _rejected(tx, traces)]
+        imported = await _imported(tx, traces)
+        sent = await _sent(tx, traces)
+        await tx.execute("DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=rejected)
+        await tx.execute(
+            _FORGET_IMPORTED,
+            imports=[row.import_id for row in imported],
+            rows=[row.row_number for row in imported],
+            positions=[row.position for row in imported],
+        )
+        await tx.execute(
+            _FORGET_SENT, endpoints=[row.endpoint_id for row in sent], ids=[row.webhook_id for row in sent]
+        )
+        counts = {"rejected_events": len(rejected), "import_rejects": len(imported), "webhook_deliveries": len(sent)}
+        return Erased({what: count for what, count in counts.items() if count})
 
     async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
         """Nothing here hangs on a fragment."""
 
     async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """Return what names the customer."""
-        rejected, imported = await self._find(tx, fragments)
-        for row in rejected:
+        traces = await _traces(tx, fragments)
+        async for row in _rejected(tx, traces):
             received = timestamp_from_us(row.received_time_us).ToJsonString()
             body = row.body.decode(errors="replace")
             yield (
                 "rejected_events",
                 {"reason": row.reason, "detail": row.detail, "received_time": received, "body": body},
             )
-        for row in imported:
+        for row in await _imported(tx, traces):
             yield "rejected_import_rows", {"field": row.field, "rule": row.rule, "body": row.body}
+        for row in await _sent(tx, traces):
+            time = timestamp_from_us(row.event_time_us).ToJsonString()
+            yield "webhooks", {"type": row.event_type, "time": time, "body": row.body.decode(errors="replace")}
 
     async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
         """Nothing: the tables are searched with the others."""
         return {}
 
-    async def _find(self, tx: Transaction, fragments: Sequence[UUID]) -> tuple[list[Any], list[Any]]:
-        known = await tx.rows(_TRACES, fragments=list(fragments))
-        traces = Traces(list(fragments), [trace for row in known for trace in row.traces])
-        if not traces.names:
-            return [], []
-        # The statements find parts of longer words too; whether it is the customer is said by `found_in`.
-        rejected = [row async for row in self._rejected(tx, traces) if traces.found_in(row.body)]
-        imported = await tx.rows(_IMPORTED, anywhere=traces.anywhere)
-        return rejected, [row for row in imported if traces.found_in(row.body.encode())]
 
-    async def _rejected(self, tx: Transaction, traces: Traces) -> AsyncIterator[Any]:
-        after = 0
-        given = {"anywhere": traces.anywhere, "needles": traces.needles, "most": _MOST_AT_ONCE}
-        while rows := await tx.rows(_REJECTED, after=after, **given):
-            for row in rows:
+async def _traces(tx: Transaction, fragments: Sequence[UUID]) -> Traces:
+    known = await tx.rows(_TRACES, fragments=list(fragments))
+    return Traces(list(fragments), [trace for row in known for trace in row.traces])
+
+
+# The statements find parts of longer words too; whether it is the customer is said by `found_in`.
+async def _rejected(tx: Transaction, traces: Traces) -> AsyncIterator[Any]:
+    after = 0
+    given = {"anywhere": traces.anywhere, "needles": traces.needles, "most": _MOST_AT_ONCE}
+    while rows := await tx.rows(_REJECTED, after=after, **given):
+        for row in rows:
+            if traces.found_in(row.body):
                 yield row
-            after = rows[-1].place
+        after = rows[-1].place
+
+
+async def _imported(tx: Transaction, traces: Traces) -> list[Any]:
+    rows = await tx.rows(_IMPORTED, anywhere=traces.anywhere)
+    return [row for row in rows if traces.found_in(row.body.encode())]
+
+
+async def _sent(tx: Transaction, traces: Traces) -> list[Any]:
+    rows = await tx.rows(_SENT, anywhere=traces.anywhere, needles=traces.needles)
+    return [row for row in rows if traces.found_in(row.body)]
 
 
 class Purposes:

@@ -13,6 +13,7 @@ from chassis.clock import from_us, timestamp_from_us, to_us
 from chassis.errors import Invalid
 from chassis.streams import Delivery as Heard
 from dangol.profile.v1 import webhooks_pb2 as pb
+from dangol.profile.v1.privacy_pb2 import ExportPart, ProbeRequested
 from google.protobuf import any_pb2, descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
@@ -24,6 +25,9 @@ from svc_profile.domain.webhooks import Delivery, Endpoint, Message, State
 from svc_profile.wire.values import bad_token, in_bigint, require_empty
 
 _PATTERN = re.compile(r"\*|dangol(\.[a-z0-9_]+)*\.\*|dangol(\.[a-z0-9_]+)+\.[A-Z][A-Za-z0-9]*")
+_BETWEEN_SERVICES = {message.DESCRIPTOR.full_name for message in (ExportPart, ProbeRequested)}
+"""They say a customer's data or names, to services alone, and are deleted as soon as these have heard."""
+
 _CHANGEABLE = ("url", "event_types", "description", "disabled")
 
 
@@ -36,7 +40,7 @@ def read_messages(deliveries: Iterable[Heard[any_pb2.Any]]) -> list[Message]:
 def _read(heard: Heard[any_pb2.Any]) -> Message | None:
     name = heard.message.TypeName()
     known = message_class(name)
-    if known is None:
+    if known is None or name in _BETWEEN_SERVICES:
         return None
     try:
         event = known.FromString(heard.message.value)
