@@ -132,6 +132,20 @@ class Answer:
     answer: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of what one service exports."""
+
+    data_request_id: str
+    service: str
+    attempt: str
+    number: int
+    file: str
+    last: bool
+    rows: bytes
+    stream_sequence: int
+
+
 def due_time(regime: Regime, filed: datetime) -> datetime:
     """Return until when a request has to be done: ten days, or the same day of the next month (or its last)."""
     if regime is Regime.PIPA:

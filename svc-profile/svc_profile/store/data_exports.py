@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from chassis.database import Transaction
 
+from svc_profile.domain.data_requests import Part
+
 _ADD_PART = """
 INSERT INTO data_export_parts (data_request_id, service, attempt, number, file, last, rows, stream_sequence)
 SELECT data_request_id, :service, :attempt, CAST(:number AS integer), :file, CAST(:last AS boolean),
@@ -37,20 +39,6 @@ _ROWS = """
 SELECT rows FROM data_export_parts
 WHERE data_request_id = :id AND service = :service AND attempt = :attempt AND number = :number
 """
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part as it came."""
-
-    data_request_id: str
-    service: str
-    attempt: str
-    number: int
-    file: str
-    last: bool
-    rows: bytes
-    stream_sequence: int
 
 
 @dataclass(frozen=True)

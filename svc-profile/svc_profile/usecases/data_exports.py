@@ -13,8 +13,8 @@ from chassis.errors import FailedPrecondition, NotFound
 from chassis.privacy import streams
 
 from svc_profile.domain.archives import Archive, CsvWriter, index_page
-from svc_profile.domain.data_requests import Answer, DataRequest, Kind, State, Step
-from svc_profile.store.data_exports import DataExportStore, Part, Run
+from svc_profile.domain.data_requests import Answer, DataRequest, Kind, Part, State, Step
+from svc_profile.store.data_exports import DataExportStore, Run
 from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.store.members import find_members
 from svc_profile.usecases.data_requests import finish, go_on

@@ -24,13 +24,13 @@ from svc_profile.domain.data_requests import (
     DataRequest,
     Draft,
     Kind,
+    Part,
     Regime,
     Requester,
     State,
 )
 from svc_profile.domain.events import Name
 from svc_profile.domain.suppressions import Suppression
-from svc_profile.store.data_exports import Part
 from svc_profile.wire.profiles import profile_id
 from svc_profile.wire.values import bad_token, require_empty
 
