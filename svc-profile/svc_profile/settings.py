@@ -8,6 +8,14 @@ from typing import ClassVar, Literal
 from chassis.settings import ServiceSettings
 from pydantic import Field, SecretStr, field_validator
 
+ANONYMOUS_PROPERTIES = frozenset(
+    {
+        "brand", "category", "currency", "item_id", "list_id", "position", "price", "product_id", "products",
+        "quantity", "revenue", "shipping", "sku", "tax", "total", "value", "variant",
+    }
+)  # fmt: skip
+"""What an anonymised event keeps of its properties: what was dealt with and for how much."""
+
 
 class Settings(ServiceSettings):
     """Settings of svc-profile."""
@@ -20,6 +28,12 @@ class Settings(ServiceSettings):
     """Most collected messages in one transaction."""
     seen_days: int = Field(8, ge=8, validation_alias="DANGOL_PROFILE_SEEN_DAYS")
     """Days for which a repeated event is recognised; longer than the 7 days for which the stream can bring it back."""
+    without_analytics: Literal["drop", "anonymise"] = Field("drop", validation_alias="DANGOL_PROFILE_WITHOUT_ANALYTICS")
+    """What becomes of an event whose customer has not granted analytics: nothing, or a count without a person."""
+    anonymous_properties: frozenset[str] = Field(
+        ANONYMOUS_PROPERTIES, validation_alias="DANGOL_PROFILE_ANONYMOUS_PROPERTIES"
+    )
+    """Properties that an anonymised event keeps, as JSON."""
     consent_notice_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_CONSENT_NOTICE_DAYS")
     """Days before a consent expires at which it is announced, so that it can be asked for again."""
     rejected_days: int = Field(30, ge=1, validation_alias="DANGOL_PROFILE_REJECTED_DAYS")

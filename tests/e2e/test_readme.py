@@ -94,6 +94,27 @@ async def test_the_guide_to_collecting_events_works(platform: Platform) -> None:
     assert [step["outcome"] for step in nameless["steps"]] == ["REJECTED"]
 
 
+async def test_the_guide_to_consent_works(platform: Platform) -> None:
+    """Purposes, what was said, what holds, what is enforced, who read what, and the proof."""
+    answers = await _answers(GUIDES / "consent-and-privacy.md", platform)
+    purposes, newsletter, recorded, tracked, held, records, recommended, segments, accesses, verdict = answers[:10]
+    assert "night_marketing" in [purpose["purposeId"] for purpose in purposes["purposes"]]
+    assert newsletter["notices"][0]["version"] == 1
+    assert len(recorded["records"]) == 2
+    assert tracked["success"]
+    state = {consent["purposeId"]: consent for consent in held["consents"]}
+    assert state["marketing_email"]["granted"]
+    assert state["marketing_email"]["record"]["noticeVersion"] == 1
+    assert not state["personalization"].get("granted", False)
+    assert state["analytics"]["reason"] == "CONSENT_REASON_DEFAULT"
+    assert [record["purposeId"] for record in records["records"]] == ["personalization", "marketing_email"]
+    assert not recommended.get("personalized", False)
+    assert segments.get("segments", []) == []
+    outcomes = {(access["service"], access["outcome"]) for access in accesses["accesses"]}
+    assert {("recommend", "ACCESS_OUTCOME_IMPERSONAL"), ("profile", "ACCESS_OUTCOME_GRANTED")} <= outcomes
+    assert verdict["valid"]
+
+
 async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:
     """Do what a reader does who copies block after block."""
     if shutil.which("curl") is None:

@@ -285,6 +285,12 @@ class ConsentStore:
                 flag=REFUSED,
             )
 
+    async def is_granted_by_default(self, purpose_id: str) -> bool:
+        """Tell whether a purpose is granted by somebody who said nothing."""
+        return bool(
+            await self._tx.value("SELECT granted_by_default FROM purposes WHERE purpose_id = :id", id=purpose_id)
+        )
+
     async def note_due(self, fragments: Collection[FragmentKey]) -> None:
         """Note whose state has to be worked out again."""
         if fragments:

@@ -24,7 +24,7 @@ from svc_profile.domain.consent import (
 )
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.flags import REFUSED, RESTRICTED
-from svc_profile.domain.ledger import entries_of
+from svc_profile.domain.ledger import Record, entries_of
 from svc_profile.domain.purposes import (
     Born,
     Consent,
@@ -104,9 +104,9 @@ class Situation:
 
 
 async def read_situation(
-    tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], further: Iterable[Entry] = ()
+    tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], further: Iterable[Record] = ()
 ) -> Situation:
-    """Read everything that is known of the consent of some customers; `further` entries count as well."""
+    """Read all that is known of the consent of some customers; `further` rows, not yet written, count as well."""
     store = ConsentStore(tx)
     fragments = [fragment for members in customers.values() for fragment in members]
     records = await LedgerStore(tx).of_fragments(fragments)
@@ -114,7 +114,7 @@ async def read_situation(
         customers=customers,
         purposes=await PurposeStore(tx).all(),
         joins=await store.joins(fragments),
-        entries=[*entries_of(records), *further],
+        entries=entries_of([*records, *further]),
         ages=await store.ages(fragments),
     )
 
