@@ -12,10 +12,13 @@ from chassis.identity import format_profile_id
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
 from dangol.operations.v1 import operations_pb2 as pb
-from dangol.operations.v1.operations_pb2_grpc import TraceServiceStub
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub, TraceServiceStub
 from google.protobuf.json_format import MessageToDict
 from svc_profile.app import build
+from svc_profile.domain.events import event_key
+from svc_profile.domain.fates import Fate
 from svc_profile.settings import Settings
+from svc_profile.store.events import EventStore
 
 START_US = 1_760_000_000_000_000
 MINUTE_US = 60_000_000
@@ -125,6 +128,26 @@ async def test_of_an_event_that_names_nobody_only_the_key_is_kept(service: Runni
     assert told(answer) == [("COLLECTED", "REJECTED"), ("COLLECTED", "KEY_ONLY")]
     assert answer.steps[0].rejection.reason == "NO_USABLE_IDENTIFIER"
     assert not answer.events[0].fragment_id
+
+
+async def test_why_an_event_is_not_kept_is_told(service: RunningService, tag: str) -> None:
+    """Withheld for want of consent, or kept no longer."""
+    events = {fate: event("page", user_id=f"u-{tag}") for fate in Fate}
+    await collect(service, *events.values())
+    async with service.database.transaction() as tx:
+        for fate, each in events.items():
+            await EventStore(tx).withhold([event_key(each.source, each.message_id)], fate)
+    for fate, each in events.items():
+        assert told(await trace(service, each.message_id)) == [("COLLECTED", fate.name)]
+
+
+async def test_who_asks_about_an_event_is_in_the_access_log_of_its_customer(service: RunningService, tag: str) -> None:
+    visit = event("page", user_id=f"u-{tag}")
+    await collect(service, visit)
+    await trace(service, visit.message_id)
+    request = pb.ListAccessesRequest(profile=f"user_id:u-{tag}")
+    (access,) = (await service.stub(AccessLogServiceStub).ListAccesses(request)).accesses
+    assert (access.caller, access.method) == ("test", "dangol.operations.v1.TraceService.TraceEvent")
 
 
 async def test_an_event_that_nobody_sent_is_not_found(service: RunningService) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.fates import Fate
 from svc_profile.domain.rejects import RejectedEvent
 from svc_profile.domain.views import RecentEvent
 
@@ -41,6 +42,8 @@ class Trace:
     received_us: int
     event: RecentEvent | None = None
     """None when only its key is kept."""
+    fate: Fate | None = None
+    """Why only its key is kept, where that was decided."""
     fragment: FragmentKey | None = None
     profile: FragmentKey | None = None
     statements: Sequence[Statement] = ()

@@ -10,6 +10,7 @@ from chassis.database import Transaction
 from dangol.events.v1 import events_pb2
 
 from svc_profile.domain.events import Event, FragmentKey
+from svc_profile.domain.fates import Fate
 
 # Keys go in in their order, so that two replicas with the same duplicates never wait for each other in a circle.
 # The answer names only the keys that were there already: hardly any.
@@ -30,7 +31,7 @@ SELECT event_key FROM given WHERE event_key NOT IN (SELECT event_key FROM fresh)
 # A statement of its own: it sees what another replica has committed while the first one waited for it.
 _FOUND = "SELECT event_key, batch_id, fragment_id FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"
 
-_COLUMNS = "event_key, fragment_id, time_us, received_time_us, name, payload"
+_COLUMNS = "event_key, fragment_id, time_us, received_time_us, name, payload, fate"
 
 _FIND = f"SELECT {_COLUMNS} FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"  # noqa: S608  no data in it
 
@@ -54,7 +55,7 @@ WHERE e.event_key = g.event_key
 """
 
 _WITHHOLD = """
-UPDATE events SET payload = NULL, fragment_id = NULL WHERE event_key = ANY (CAST(:keys AS uuid[]))
+UPDATE events SET payload = NULL, fragment_id = NULL, fate = :fate WHERE event_key = ANY (CAST(:keys AS uuid[]))
 """
 
 _FORGET = """
@@ -86,6 +87,8 @@ class StoredEvent:
     """The name it is counted under."""
     message: events_pb2.Event | None
     """None when only the key is kept."""
+    fate: Fate | None = None
+    """Why only the key is kept, where that was decided."""
 
 
 class EventStore:
@@ -149,10 +152,10 @@ class EventStore:
                 fragments=[UUID(fragment) for fragment in fragment_of.values()],
             )
 
-    async def withhold(self, event_keys: Collection[bytes]) -> None:
-        """Keep no more of events than their keys, which tell repetitions."""
+    async def withhold(self, event_keys: Collection[bytes], fate: Fate = Fate.WITHHELD) -> None:
+        """Keep no more of events than their keys, which tell repetitions, and why."""
         if event_keys:
-            await self._tx.execute(_WITHHOLD, keys=[UUID(key) for key in event_keys])
+            await self._tx.execute(_WITHHOLD, keys=[UUID(key) for key in event_keys], fate=int(fate))
 
     async def forget(self, *, days: int, most: int) -> int:
         """Forget keys without an event that were seen more than some days ago; returns how many, at most `most`."""
@@ -167,4 +170,5 @@ def _read(row: Any) -> StoredEvent:
         received_time_us=row.received_time_us,
         name=row.name,
         message=events_pb2.Event.FromString(row.payload) if row.payload is not None else None,
+        fate=Fate(row.fate) if row.fate is not None else None,
     )

@@ -8,6 +8,7 @@ from chassis.errors import NotFound
 from dangol.profile.v1.privacy_pb2 import SuppressionsLifted
 
 from svc_profile.domain.events import Event, FragmentKey
+from svc_profile.domain.fates import Fate
 from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.rejects import RejectedEvent
 from svc_profile.store.events import EventStore
@@ -32,7 +33,7 @@ def part_suppressed(
 
 async def reject_suppressed(tx: Transaction, events: Sequence[Event]) -> None:
     """Keep no more of events than their keys, and tell that they came, without what they said."""
-    await EventStore(tx).withhold([event.key for event in events])
+    await EventStore(tx).withhold([event.key for event in events], Fate.SUPPRESSED)
     await RejectedStore(tx).put([_rejected(event) for event in events])
 
 

@@ -35,7 +35,7 @@ async def trace(
 async def _trace(tx: Transaction, namer: Namer, stored: StoredEvent, source: str) -> Trace:
     """Follow one event; a message id that came from several sources is rare."""
     if stored.message is None or stored.fragment is None:
-        return Trace(source, stored.name, stored.received_time_us)
+        return Trace(source, stored.name, stored.received_time_us, fate=stored.fate)
     profile = await find_profile(tx, stored.fragment)
     return Trace(
         source,

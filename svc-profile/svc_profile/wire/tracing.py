@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The truth call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,14 +10,18 @@ from chassis.identity import ProfileId, format_profile_id
 from dangol.operations.v1 import operations_pb2 as pb
 from google.protobuf.struct_pb2 import Value
 
+from svc_profile.domain.fates import Fate
 from svc_profile.domain.rejects import SCHEMA_WARNING, RejectedEvent
 from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces
 from svc_profile.wire.values import fill_struct
 
-_KEY_ONLY = (
-    "only its key is kept: it names nobody, a schema rejects it, consent is missing, it was erased, "
-    "or it is kept no longer"
-)
+_KEY_ONLY = "only its key is kept: it names nobody, a schema rejects it, or it was erased"
+_FATES: Mapping[Fate | None, tuple[str, str]] = {
+    None: ("KEY_ONLY", _KEY_ONLY),
+    Fate.WITHHELD: ("WITHHELD", "dropped: the customer has not agreed to analytics; only its key is kept"),
+    Fate.SUPPRESSED: ("SUPPRESSED", "dropped: the customer was erased; only its key is kept"),
+    Fate.EXPIRED: ("EXPIRED", "learnt from, and its time is over; only its key is kept"),
+}
 _ACCEPTED = "learnt from, and handed on to the other services; the same event again would teach nothing"
 
 
@@ -59,13 +63,13 @@ def _rejection(event: RejectedEvent) -> pb.TraceStep:
 
 
 def _steps(trace: Trace) -> Iterator[pb.TraceStep]:
-    is_kept = trace.event is not None
+    outcome, detail = _FATES[trace.fate] if trace.event is None else ("ACCEPTED", _ACCEPTED)
     yield pb.TraceStep(
         source=trace.source,
         phase=pb.TRACE_PHASE_COLLECTED,
-        outcome="ACCEPTED" if is_kept else "KEY_ONLY",
+        outcome=outcome,
         time=timestamp_from_us(trace.received_us),
-        detail=_ACCEPTED if is_kept else _KEY_ONLY,
+        detail=detail,
     )
     for link in trace.links:
         yield _link(trace, link)

@@ -11,6 +11,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    # Why only the key of an event is kept. A column that is mostly NULL costs nothing.
+    op.execute("ALTER TABLE events ADD COLUMN fate smallint")
     op.execute(
         """
         CREATE TABLE event_schemas (
@@ -86,4 +88,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("ALTER TABLE events DROP COLUMN fate")
     op.execute("DROP TABLE tracked_properties, tracked_events, event_schema_set, event_schema_versions, event_schemas")

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why no more of an event is kept than its key."""
+
+from enum import IntEnum
+
+
+class Fate(IntEnum):
+    """What became of an event that is not kept; none is that it never was anybody's, or was erased."""
+
+    WITHHELD = 1
+    """The customer has not agreed to analytics, or has withdrawn."""
+    SUPPRESSED = 2
+    """The customer was erased, and must not come back."""
+    EXPIRED = 3
+    """Its time was over."""
