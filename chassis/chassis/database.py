@@ -4,6 +4,7 @@
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,9 @@ INSERT INTO outbox (message_id, type, payload, headers)
 SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:payloads AS bytea[]), CAST(:traces AS text[]))
 """
 
+_statement = lru_cache(maxsize=2_048)(text)
+"""A statement that is run again and again is read for its parameters once."""
+
 
 class Transaction:
     """One transaction: SQL in, messages out, all or nothing."""
@@ -44,19 +48,19 @@ class Transaction:
 
     async def execute(self, sql: str, **parameters: Any) -> int:
         """Run one statement with `:named` parameters; answers the number of rows it touched."""
-        return (await self.connection.execute(text(sql), parameters)).rowcount
+        return (await self.connection.execute(_statement(sql), parameters)).rowcount
 
     async def rows(self, sql: str, **parameters: Any) -> Sequence[Row[Any]]:
         """Run one statement and return its rows."""
-        return (await self.connection.execute(text(sql), parameters)).fetchall()
+        return (await self.connection.execute(_statement(sql), parameters)).fetchall()
 
     async def row(self, sql: str, **parameters: Any) -> Row[Any] | None:
         """Run one statement and return its first row, if any."""
-        return (await self.connection.execute(text(sql), parameters)).first()
+        return (await self.connection.execute(_statement(sql), parameters)).first()
 
     async def value(self, sql: str, **parameters: Any) -> Any:
         """Run one statement and return the first column of its first row, None without rows."""
-        return (await self.connection.execute(text(sql), parameters)).scalar()
+        return (await self.connection.execute(_statement(sql), parameters)).scalar()
 
     def publish(self, message: Message) -> None:
         """Announce a domain event: it goes out if, and only if, this transaction commits."""

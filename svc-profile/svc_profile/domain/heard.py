@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What other services said about customers, as far as it is shown beside a profile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from svc_profile.domain.events import FragmentKey
@@ -44,6 +45,16 @@ class StageChange:
     """The highest one of a profile and a track holds."""
     change_time_us: int
     evidence: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a customer stands now."""
+
+    segments: Sequence[Membership] = ()
+    """By name."""
+    stages: Sequence[StageChange] = ()
+    """By track."""
 
 
 @dataclass(frozen=True)

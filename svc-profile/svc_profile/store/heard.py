@@ -8,7 +8,7 @@ from chassis.database import Transaction
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import storable_text
-from svc_profile.domain.heard import Feedback, Membership, MembershipChange, StageChange
+from svc_profile.domain.heard import Feedback, Membership, MembershipChange, StageChange, Standing
 
 # Rows go in in key order, so that two replicas never wait for each other in a circle.
 _CHANGE_MEMBERSHIPS = """
@@ -77,14 +77,15 @@ SELECT * FROM unnest(
 ON CONFLICT DO NOTHING
 """
 
-_MEMBERSHIPS = """
-SELECT m.segment_id, s.name, m.change_time_us, m.rule_version
+# Both in one round trip; a part that is not wanted costs nothing.
+_STANDING = """
+SELECT true AS is_segment, m.segment_id AS id, s.name, '' AS previous, m.change_time_us, m.rule_version, m.revision,
+    '' AS evidence
 FROM segment_memberships m JOIN heard_segments s USING (segment_id)
-WHERE m.profile_id = :profile AND m.member AND NOT s.deleted ORDER BY s.name, m.segment_id
-"""
-
-_STAGES = """
-SELECT * FROM profile_stages WHERE profile_id = :profile AND stage <> '' ORDER BY track
+WHERE :segments AND m.profile_id = :profile AND m.member AND NOT s.deleted
+UNION ALL
+SELECT false, track, stage, previous_stage, change_time_us, rule_version, revision, evidence
+FROM profile_stages WHERE :stages AND profile_id = :profile AND stage <> ''
 """
 
 _FEEDBACK = """
@@ -164,11 +165,6 @@ class HeardStore:
             times=[each.feedback_time_us for each in feedback],
         )
 
-    async def memberships(self, profile: FragmentKey) -> list[Membership]:
-        """Return the segments that a customer is in, by name."""
-        rows = await self._tx.rows(_MEMBERSHIPS, profile=UUID(profile))
-        return [Membership(row.segment_id, row.name, row.change_time_us, row.rule_version) for row in rows]
-
     async def memberships_of(self, profiles: Collection[FragmentKey]) -> dict[FragmentKey, list[Membership]]:
         """Return the segments that each of some customers is in, by name."""
         found: dict[FragmentKey, list[Membership]] = {}
@@ -177,21 +173,30 @@ class HeardStore:
             found.setdefault(row.profile_id.bytes, []).append(membership)
         return found
 
-    async def stages(self, profile: FragmentKey) -> list[StageChange]:
-        """Return where a customer stands, by track."""
-        return [
-            StageChange(
-                profile=profile,
-                track=row.track,
-                old_stage=row.previous_stage,
-                new_stage=row.stage,
-                rule_version=row.rule_version,
-                revision=row.revision,
-                change_time_us=row.change_time_us,
-                evidence=row.evidence,
-            )
-            for row in await self._tx.rows(_STAGES, profile=UUID(profile))
-        ]
+    async def standing(self, profile: FragmentKey, *, segments: bool, stages: bool) -> Standing:
+        """Return the segments that a customer is in, and the stages that it has reached, as far as wanted."""
+        rows = await self._tx.rows(_STANDING, profile=UUID(profile), segments=segments, stages=stages)
+        return Standing(
+            segments=[
+                Membership(row.id, row.name, row.change_time_us, row.rule_version)
+                for row in sorted(rows, key=lambda row: (row.name, row.id))
+                if row.is_segment
+            ],
+            stages=[
+                StageChange(
+                    profile=profile,
+                    track=row.id,
+                    old_stage=row.previous,
+                    new_stage=row.name,
+                    rule_version=row.rule_version,
+                    revision=row.revision,
+                    change_time_us=row.change_time_us,
+                    evidence=row.evidence,
+                )
+                for row in sorted(rows, key=lambda row: row.id)
+                if not row.is_segment
+            ],
+        )
 
     async def feedback(
         self, fragments: Collection[FragmentKey], *, before: tuple[int, str] | None, most: int

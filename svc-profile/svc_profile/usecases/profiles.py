@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from chassis.database import Transaction
 from chassis.errors import NotFound
 
+from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.domain.traits import NO_POLICIES
@@ -14,18 +15,17 @@ from svc_profile.store.members import Members, find_members
 from svc_profile.store.trait_schema import TraitSchemaStore
 
 
-async def find_profile(tx: Transaction, fragment: FragmentKey) -> Profile | None:
+async def find_profile(tx: Transaction, fragment: FragmentKey, schema: TraitSchema | None = None) -> Profile | None:
     """Return the customer whom a fragment belongs to, None when nobody is known by it."""
     found = await FragmentStore(tx).profile(fragment)
     if found is None:
         return None
-    schema = await TraitSchemaStore(tx).current()
-    return fold_profile(*found, schema.policies)
+    return fold_profile(*found, (schema or await TraitSchemaStore(tx).current()).policies)
 
 
-async def get_profile(tx: Transaction, fragment: FragmentKey) -> Profile:
-    """Return the customer whom a fragment belongs to."""
-    found = await find_profile(tx, fragment)
+async def get_profile(tx: Transaction, fragment: FragmentKey, schema: TraitSchema | None = None) -> Profile:
+    """Return the customer whom a fragment belongs to; `schema` is that of the traits, when it is at hand."""
+    found = await find_profile(tx, fragment, schema)
     if found is None:
         raise NotFound("nobody is known by this reference")
     return found

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence, Set
 from chassis.database import Transaction
 
 from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.heard import Standing
 from svc_profile.domain.interactions import Choice, Kept, Status
 from svc_profile.domain.profiles import Profile
 from svc_profile.domain.views import CASES, COMPUTED, CONSENTS, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
@@ -13,7 +14,8 @@ from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.interactions import InteractionStore
 from svc_profile.store.members import Members
-from svc_profile.usecases.computed import computed_traits
+from svc_profile.store.trait_schema import TraitSchemaStore
+from svc_profile.usecases.computed import compute
 from svc_profile.usecases.consent import consents_if_one
 from svc_profile.usecases.profiles import get_members, get_profile
 from svc_profile.wire.recent import read_recent
@@ -24,23 +26,30 @@ OPEN_CASES = 20
 
 async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], now_us: int) -> View:
     """Return some parts of the customer whom a fragment belongs to."""
-    profile = await get_profile(tx, fragment) if parts - ON_REQUEST else None
+    schema = await TraitSchemaStore(tx).current()
+    profile = await get_profile(tx, fragment, schema) if parts - ON_REQUEST else None
     members = _members(profile) if profile else await get_members(tx, fragment)
-    heard = HeardStore(tx)
+    standing = await _standing(tx, members.profile, parts)
     return View(
         profile_id=members.profile,
         profile=profile,
         consents=await consents_if_one(tx, members.fragments, now_us) if CONSENTS in parts else (),
-        segments=await heard.memberships(members.profile) if SEGMENTS in parts else (),
-        stages=await heard.stages(members.profile) if STAGES in parts else (),
+        segments=standing.segments,
+        stages=standing.stages,
         recent_events=await _recent_events(tx, members.fragments) if EVENTS in parts else (),
         open_cases=await _open_cases(tx, members.fragments) if CASES in parts else (),
-        computed_traits=await computed_traits(tx, members.fragments, now_us) if COMPUTED in parts else None,
+        computed_traits=await compute(tx, members.fragments, schema.computed, now_us) if COMPUTED in parts else None,
     )
 
 
 def _members(profile: Profile) -> Members:
     return Members(profile.profile, [known.fragment for known in profile.known_as])
+
+
+async def _standing(tx: Transaction, profile: FragmentKey, parts: Set[str]) -> Standing:
+    if parts.isdisjoint({SEGMENTS, STAGES}):
+        return Standing()
+    return await HeardStore(tx).standing(profile, segments=SEGMENTS in parts, stages=STAGES in parts)
 
 
 async def _recent_events(tx: Transaction, fragments: Collection[FragmentKey]) -> Sequence[RecentEvent]:

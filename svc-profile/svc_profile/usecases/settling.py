@@ -109,12 +109,13 @@ async def read_situation(
     """Read all that is known of the consent of some customers; `further` rows, not yet written, count as well."""
     store = ConsentStore(tx)
     fragments = [fragment for members in customers.values() for fragment in members]
-    records = await LedgerStore(tx).of_fragments(fragments)
+    entries = entries_of([*await LedgerStore(tx).of_fragments(fragments), *further])
     return Situation(
         customers=customers,
         purposes=await PurposeStore(tx).all(),
-        joins=await store.joins(fragments),
-        entries=entries_of([*records, *further]),
+        # Where nothing was said, it is of no matter who said it together.
+        joins=await store.joins(fragments) if entries else [],
+        entries=entries,
         ages=await store.ages(fragments),
     )
 
