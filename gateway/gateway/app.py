@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from gateway import docs, health, telemetry
 from gateway.access import Gatekeeper
 from gateway.browser.endpoint import BrowserScriptEndpoint
+from gateway.files.data_exports import DataExportEndpoint
 from gateway.files.downloads import DownloadEndpoint
 from gateway.files.uploads import UploadEndpoint
 from gateway.front import Front
@@ -62,6 +63,7 @@ def build(settings: Settings) -> Front:
         WebhookEndpoint(sources, journal, shards=settings.event_shards),
         UploadEndpoint(known, services, gatekeeper, limiter),
         DownloadEndpoint(known, services, gatekeeper, limiter),
+        DataExportEndpoint(known, services, gatekeeper, limiter),
         ContractEndpoint(known, services, gatekeeper, limiter, **limits),
     )
     return Front(endpoints, app)

@@ -2,6 +2,7 @@
 """Requests of data subjects, through the real doors of svc-profile alone."""
 
 import asyncio
+import base64
 import csv
 import io
 import itertools
@@ -17,8 +18,9 @@ from chassis.identity import IdentityKey
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
-from dangol.profile.v1 import ingest_pb2, privacy_pb2
+from dangol.profile.v1 import consent_pb2, ingest_pb2, privacy_pb2
 from dangol.profile.v1 import profile_pb2 as pb
+from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentsForgotten
 from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
@@ -243,9 +245,8 @@ async def test_a_certificate_can_be_verified_by_anybody_and_by_us(service: Runni
     assert account["probe"]["searched_columns"]["profile"] > 20
     assert account["suppressed_identifiers"] == 3
     assert tag not in certificate.text
-    key = load_pem_public_key((await stub(service).GetCertificateKey(privacy_pb2.GetCertificateKeyRequest())).public_key_pem.encode())  # fmt: skip  # noqa: E501
-    import base64
-
+    public = await stub(service).GetCertificateKey(privacy_pb2.GetCertificateKeyRequest())
+    key = load_pem_public_key(public.public_key_pem.encode())
     key.verify(base64.b64decode(certificate.signature), certificate.text.encode())  # type: ignore[call-arg, union-attr]
     for text, expected in ((certificate.text, (True, True)), (certificate.text.replace("2", "3"), (False, False))):
         verify = privacy_pb2.VerifyCertificateRequest(text=text, signature=certificate.signature)
@@ -290,6 +291,28 @@ async def test_rectifying_goes_through_the_door_of_events(service: RunningServic
     traits = MessageToDict(found.profile.traits)
     assert traits["name"] == "김단골"
     assert "city" not in traits
+
+
+async def test_restriction_and_objection_hold_in_the_ledger_of_consent(service: RunningService, tag: str) -> None:
+    """An objection that names no purpose is one to all advertising; a restriction is one to everything."""
+    await collect(service, identify(tag))
+    consent = service.stub(ConsentServiceStub)
+    granted = [
+        consent_pb2.ConsentDecision(purpose_id=purpose, answer=consent_pb2.CONSENT_ANSWER_GRANTED)
+        for purpose in ("marketing_email", "night_marketing", "third_party")
+    ]
+    await consent.RecordConsent(consent_pb2.RecordConsentRequest(profile=f"user_id:{tag}", decisions=granted))
+    for kind, left in (("OBJECT", {"analytics", "personalization", "third_party"}), ("RESTRICT", set())):
+        request = await done(service, (await file(service, tag, kind, channel="letter")).data_request_id)
+        assert request.state == privacy_pb2.DATA_REQUEST_STATE_DONE
+        told = await consent.GetConsents(consent_pb2.GetConsentsRequest(profile=f"user_id:{tag}"))
+        assert {each.purpose_id for each in told.consents.consents if each.granted} == left
+    assert told.consents.restricted
+    verdict = await consent.VerifyConsentLedger(consent_pb2.VerifyConsentLedgerRequest())
+    assert verdict.valid
+    await erase(service, tag)
+    verdict = await consent.VerifyConsentLedger(consent_pb2.VerifyConsentLedgerRequest())
+    assert (verdict.valid, verdict.redacted_count > 0) == (True, True)
 
 
 @pytest.mark.parametrize(

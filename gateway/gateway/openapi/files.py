@@ -14,7 +14,11 @@ _BINARY: Schema = {"schema": {"type": "string", "format": "binary"}}
 
 def paths() -> dict[str, dict[str, Any]]:
     """Return the path items."""
-    return {"/v1/imports/{importId}/file": {"put": _UPLOAD}, "/v1/exports/{exportId}/file": {"get": _DOWNLOAD}}
+    return {
+        "/v1/imports/{importId}/file": {"put": _UPLOAD},
+        "/v1/exports/{exportId}/file": {"get": _DOWNLOAD},
+        "/v1/data-requests/{dataRequestId}/export": {"get": _DATA_EXPORT},
+    }
 
 
 def _id(name: str) -> Schema:
@@ -63,6 +67,21 @@ _DOWNLOAD: Schema = {
             "content": {"text/csv": _BINARY, "application/vnd.apache.parquet": _BINARY},
         },
         "206": {"description": "The rest of the file.", "content": {"application/octet-stream": _BINARY}},
+        **problem_responses(),
+    },
+}
+_DATA_EXPORT: Schema = {
+    "tags": [TAG],
+    "operationId": "downloadDataExport",
+    "summary": "Get the zip file of an access request",
+    "description": (
+        "Everything that all services keep of a customer, as JSON and CSV, with a page that explains it. 400 "
+        "(FAILED_PRECONDITION) until the request is done.\n\nNeeds the scope `privacy.export`."
+    ),
+    "security": [{"bearer": ["privacy.export"]}, {"apiKey": ["privacy.export"]}],
+    "parameters": [_id("dataRequestId")],
+    "responses": {
+        "200": {"description": "The file, `application/zip`.", "content": {"application/octet-stream": _BINARY}},
         **problem_responses(),
     },
 }

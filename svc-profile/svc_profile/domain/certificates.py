@@ -69,7 +69,14 @@ def canonical(account: Mapping[str, Any]) -> str:
 
 
 def account_of(
-    request: DataRequest, answers: Sequence[Answer], *, number: int, previous: str, suppressed: int, done_time: str
+    request: DataRequest,
+    answers: Sequence[Answer],
+    *,
+    number: int,
+    previous: str,
+    suppressed: int,
+    done_time: str,
+    ledger_head: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Tell an erasure: what each service removed and kept, what the last probe found; who it was by hash only."""
     removed: dict[str, dict[str, int]] = {}
@@ -85,6 +92,7 @@ def account_of(
     probes = [answer for answer in answers if answer.asked == "probe" and answer.round == request.round]
     return {
         "certificate_number": number,
+        "consent_ledger": dict(ledger_head),
         "data_request_id": request.data_request_id,
         "done_time": done_time,
         "filed_time": request.draft.filed_time.isoformat(),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates of erasure, chained."""
 
+from typing import Any
+
 from chassis.database import Transaction
 from chassis.errors import FailedPrecondition
 
@@ -33,6 +35,11 @@ class CertificateStore:
             "SELECT certificate_number, text FROM erasure_certificates ORDER BY certificate_number DESC LIMIT 1"
         )
         return (1, FIRST) if row is None else (row.certificate_number + 1, hash_of(row.text))
+
+    async def ledger_head(self) -> dict[str, Any]:
+        """Return the place and the hash of the last row of the consent ledger, which an erasure leaves as they are."""
+        row = await self._tx.row("SELECT sequence, hash FROM consent_ledger ORDER BY sequence DESC LIMIT 1")
+        return {"sequence": row.sequence, "sha256": row.hash.hex()} if row else {"sequence": 0, "sha256": ""}
 
     async def add(self, certificate: Certificate) -> None:
         """Keep a certificate."""

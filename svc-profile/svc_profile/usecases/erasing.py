@@ -148,6 +148,7 @@ class Erasing:
                 previous=previous,
                 suppressed=await SuppressionStore(tx).count(request.data_request_id),
                 done_time=now.isoformat(),
+                ledger_head=await CertificateStore(tx).ledger_head(),
             )
             text, signer = canonical(account), self._at.signer
             await CertificateStore(tx).add(
