@@ -61,6 +61,21 @@ def test_no_two_methods_share_a_route() -> None:
     assert [route for route, count in routes.items() if count > 1] == []
 
 
+def test_a_method_about_a_customer_says_what_for() -> None:
+    """So that it passes the gate of consent and leaves a row in the access log; only reading that log does not."""
+    fields = {
+        f".{file.package}.{message.name}": {field.name for field in message.field}
+        for file in ours()
+        for message in file.message_type
+    }
+    silent = {
+        name
+        for name, method in methods()
+        if "profile" in fields[method.input_type] and not method.options.Extensions[options_pb2.purpose]
+    }
+    assert silent == {"dangol.operations.v1.AccessLogService.ListAccesses"}
+
+
 def test_personal_data_is_marked() -> None:
     """Fields that hold a customer's own words or names carry the `pii` option."""
     personal = {"profile", "text", "traits", "properties"}
