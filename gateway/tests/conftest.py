@@ -48,8 +48,8 @@ KEYS: list[dict[str, Any]] = [
     {"id": "old", "kind": "write", "sha256": [sha256("old-key")], "expires": 1.0},
     {"id": "big", "kind": "write", "sha256": [sha256("big-key")], "max_event_bytes": 2**20},
     {"id": "slow", "kind": "write", "sha256": [sha256("slow-key")], "requests_per_second": 0.004},
-    {"id": "brisk", "kind": "write", "sha256": [sha256("brisk-key")], "requests_per_second": 1},
     {"id": "slow-browser", "kind": "write", "sha256": [sha256("slow-browser-key")], "requests_per_second": 0.004},
+    {"id": "paced", "kind": "write", "sha256": [sha256("paced-key")], "requests_per_second": 0.5},
     {"id": "slow-visitor", "kind": "write", "sha256": [sha256("slow-visitor-key")], "requests_per_second": 0.01},
     {"id": "few", "kind": "write", "sha256": [sha256("few-key")], "events_per_second": 10},
 ]

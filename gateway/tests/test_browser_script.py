@@ -229,6 +229,16 @@ class TestDelivery:
         await browser.open(pages.add("/next", "no script here"))
         (event,) = await arrived(gateway, 1)
         assert json.loads(event.properties) == {"to": "다음"}
+        assert await browser.complaints() == []
+
+    async def test_a_beacon_is_no_complaint_in_the_console(
+        self, gateway: RunningGateway, browser: Browser, pages: Pages
+    ) -> None:
+        await browser.open(pages.add("/", f"{TAG}{LAZY}"))
+        await browser.run("dangol.track('Kept'); dispatchEvent(new Event('pagehide'))")
+        await arrived(gateway, 1)
+        await browser.until("performance.getEntriesByType('resource').some(e => e.initiatorType === 'beacon')")
+        assert await browser.complaints() == []
 
     async def test_the_next_page_repeats_what_only_a_beacon_has_sent_under_the_same_message_id(
         self, gateway: RunningGateway, browser: Browser, pages: Pages

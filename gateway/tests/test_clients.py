@@ -118,7 +118,7 @@ async def test_an_unknown_key_is_told_once_and_not_tried_again(
 async def test_a_client_that_is_too_fast_is_told_when_to_come_back_and_loses_nothing(
     gateway: RunningGateway, wire: Wire, client: Released
 ) -> None:
-    assert await client.run(wire.url, "brisk-key", "paced") == []
+    assert await client.run(wire.url, "paced-key", "paced") == []
     assert counted(await gateway.collected()) == (3, 3)
     assert set(wire.statuses) == {200, 429}
     for refused, following in pairwise(wire.exchanges):

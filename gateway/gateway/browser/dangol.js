@@ -32,6 +32,8 @@
   // Calls from before init.
   let early = [];
   const inFlight = new Set();
+  // What a beacon has taken along as this page went.
+  const gone = new Set();
   let timer = 0;
   let due = Infinity;
   let sending = false;
@@ -242,7 +244,7 @@
   const drain = async () => {
     for (;;) {
       const left = waiting();
-      const batch = batchOf(queued());
+      const batch = batchOf(queued().filter((name) => !gone.has(name)));
       if (!batch.names.length) return;
       if (left) return schedule(left);
       if (!(await deliver(batch))) return schedule(waiting());
@@ -281,8 +283,10 @@
   // The page goes: what this tab has not sent yet goes along, and stays stored until an answer was seen.
   const leave = () => {
     if (!options || waiting()) return;
-    const batch = batchOf(queued().filter((name) => name.endsWith(tab) && !inFlight.has(name)));
+    const mine = (name) => name.endsWith(tab) && !inFlight.has(name) && !gone.has(name);
+    const batch = batchOf(queued().filter(mine));
     if (!batch.names.length) return;
+    batch.names.forEach((name) => gone.add(name));
     if (!navigator.sendBeacon || !navigator.sendBeacon(`${options.host}/v1/batch`, batch.body)) post(batch.body);
   };
 
@@ -303,7 +307,10 @@
         flush();
       });
       addEventListener("pagehide", leave);
-      addEventListener("pageshow", (event) => event.persisted && flush());
+      addEventListener("pageshow", (event) => {
+        gone.clear();
+        if (event.persisted) flush();
+      });
       document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && flush());
       addEventListener("storage", (event) => event.key === `${prefix}consent` && settle());
       const replayed = early;
