@@ -12,17 +12,19 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path as FilePath
 from typing import Any
 
 import httpx
 import pytest
 from chassis.bus import EVENTS
+from chassis.engines import free_ports
 from chassis.testing import Engines, running
 from dangol.events.v1 import events_pb2 as pb
 from dangol.profile.v1.profile_pb2 import GetProfileRequest
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
+from gateway.webhooks.mapping import Mapper, Rule
 from gateway.webhooks.paths import Path
 from gateway.webhooks.sources import read_sources
 from hypothesis import given
@@ -279,15 +281,18 @@ class TestOtherSchemes:
     async def test_as_slack_signs_with_the_time(self, hooks: RunningGateway) -> None:
         body = body_of()
 
-        async def status(moment: datetime, claimed: datetime) -> int:
-            text = str(int(moment.timestamp()))
+        async def status(moment: str, claimed: str) -> int:
             headers = {
-                "X-Slack-Signature": f"v0={mac(b'v0:' + text.encode() + b':' + body).hex()}",
-                "X-Slack-Request-Timestamp": str(int(claimed.timestamp())),
+                "X-Slack-Signature": f"v0={mac(f'v0:{moment}:'.encode() + body).hex()}",
+                "X-Slack-Request-Timestamp": claimed,
             }
             return (await hooks.http.post("/v1/webhooks/slack", content=body, headers=headers)).status_code
 
-        now, old = datetime.now(UTC), datetime.now(UTC) - timedelta(minutes=6)
+        moment = datetime.now(UTC)
+        now, old = (str(int(at.timestamp())) for at in (moment, moment - timedelta(minutes=6)))
+        iso = moment.astimezone(timezone(timedelta(hours=9))).isoformat()
+        assert await status(iso, iso) == 200
+        assert await status(f"{now}:x", f"{now}:x") == 401
         assert await status(now, now) == 200
         assert await status(old, old) == 401
         assert await status(old, now) == 401
@@ -306,6 +311,16 @@ async def test_a_delivery_that_comes_again_counts_once(engines: Engines) -> None
         await profile.settled()
         answer = await profile.stub(ProfileServiceStub).GetProfile(GetProfileRequest(profile="user_id:42"))
         assert dict(answer.profile.event_counts) == {"identify": 2, "Order Completed": 2, "Product Ordered": 4}
+
+
+async def test_without_jetstream_the_sender_is_asked_to_come_again() -> None:
+    """200 would promise what nobody has stored."""
+    (port,) = free_ports(1)
+    setting = json.dumps(SOURCES)
+    async with running_gateway(f"nats://127.0.0.1:{port}", is_ready=False, incoming_webhooks=setting) as gateway:
+        answer = await send(gateway, ORDER)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_the_call_of_the_guide_works(nats_url: str) -> None:
@@ -367,6 +382,38 @@ class TestConfiguration:
         assert "not base64!" not in str(raised.value)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+)
+
+
+class TestMapping:
+    """Rules are applied to whatever comes."""
+
+    RULES = tuple(
+        Rule.model_validate(rule)
+        for rule in (
+            {"when": {"$.a": [1, "x", None]}, "event": "$.b", "userId": "$.c", "properties": {"all": ["$", "@.a"]}},
+            {"each": "$.a", "when": {"@.b": True}, "event": "$$5", "userId": "@.c", "messageId": "@.a"},
+        )
+    )
+
+    @given(JSON, st.text(min_size=1, max_size=120))
+    def test_any_body_makes_the_same_events_each_time_it_comes(self, body: Any, delivery: str) -> None:
+        mapper = Mapper(self.RULES)
+        events = list(mapper.events(body, delivery))
+        assert events == list(mapper.events(body, delivery))
+        made = [json.loads(event)["messageId"] for event in events]
+        own = [name for name in made if isinstance(name, str) and name.startswith(delivery)]
+        assert len(own) == len(set(own))
+
+    def test_conditions_tell_true_from_one_and_constants_may_begin_with_a_dollar(self) -> None:
+        elements = [{"b": True, "c": "u"}, {"b": 1, "c": "v"}, {"b": False}, "no object"]
+        (event,) = Mapper(self.RULES).events({"a": elements}, "d")
+        assert json.loads(event) == {"type": "track", "event": "$5", "userId": "u", "messageId": "d:1:0"}
+
+
 class TestPaths:
     """The part of JSONPath that names things."""
 
@@ -390,13 +437,7 @@ class TestPaths:
         root = {"a": {"b": [1, {"c": 2}]}, "점수": 3, "x y": None}
         assert Path.read(path).find(root, {"k": "element"}) == found
 
-    @given(
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-        ),
-        st.lists(st.sampled_from([".a", "[0]", "[*]", "['b']"]), max_size=5),
-    )
+    @given(JSON, st.lists(st.sampled_from([".a", "[0]", "[*]", "['b']"]), max_size=5))
     def test_no_body_makes_a_path_fail(self, body: Any, steps: list[str]) -> None:
         """Whatever a sender sends, a path finds something or None."""
         Path.read("$" + "".join(steps)).find(body, body)
