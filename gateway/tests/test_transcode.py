@@ -86,6 +86,15 @@ class TestBinding:
         answer = await ask(gateway, "GET", f"/v1/profiles/user_id:u1?{query}")
         assert answer.json()["groups"] == paths
 
+    async def test_a_key_without_the_right_to_personal_data_gets_it_masked(self, gateway: RunningGateway) -> None:
+        """The scopes of the key are those of the call, so the service's door masks for HTTP as for gRPC."""
+        seen = await ask(gateway, "GET", "/v1/profiles/email:kim@shop.example")
+        masked = await ask(
+            gateway, "GET", "/v1/profiles/email:kim@shop.example", headers={"authorization": "Bearer reader-key"}
+        )
+        assert seen.json()["traits"]["name"] == "김단골"
+        assert (masked.status_code, masked.json()["traits"]["name"]) == (200, "김**")
+
     async def test_a_body_may_be_one_field_and_the_query_the_others(self, gateway: RunningGateway) -> None:
         body = {"name": "loyal", "rule": "true", "segmentId": "ignored by the service's door"}
         answer = await ask(gateway, "POST", "/v1/segments?requestId=r1", json=body)

@@ -115,6 +115,27 @@ async def test_the_guide_to_consent_works(platform: Platform) -> None:
     assert verdict["valid"]
 
 
+async def test_the_guide_to_the_agent_view_works(platform: Platform) -> None:
+    """A customer is found by all that is remembered, shown, written about, and told of in one list."""
+    answers = await _answers(GUIDES / "agent-view.md", platform)
+    collected, *found, profile, ticket, open_ones, closed, timeline, events = answers
+    assert collected["accepted"] == 3
+    assert [answer["matches"][0]["name"] for answer in found] == ["선우단골"] * 4
+    assert [answer["matches"][0]["match"]["namespace"] for answer in found] == ["name", "name", "phone", "order_id"]
+    assert profile["traits"]["plan"] == "gold"
+    assert [event["name"] for event in profile["recentEvents"]] == ["Order Completed", "identify", "page"]
+    assert "analytics" in [consent["purposeId"] for consent in profile["consents"] if consent["granted"]]
+    assert profile["eventCounts"] == {}
+    assert ticket["interactionId"] in [each["interactionId"] for each in open_ones["interactions"]]
+    assert (closed["status"], closed["outcome"]) == ("INTERACTION_STATUS_CLOSED", "refunded")
+    assert closed["subject"] == "귤이 상해서 왔어요"
+    kinds = [entry["kind"].removeprefix("TIMELINE_KIND_") for entry in timeline["entries"]]
+    assert kinds[:2] == ["INTERACTION", "EVENT"]
+    assert kinds.count("EVENT") == 3
+    assert "LINK" in kinds
+    assert (len(events["entries"]), bool(events["nextPageToken"])) == (1, True)
+
+
 async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:
     """Do what a reader does who copies block after block."""
     if shutil.which("curl") is None:
