@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much svc-profile's fold costs per event, beside a bare loop that only dedupes and counts on the same PostgreSQL.
+"""How much svc-profile costs per event, beside a bare prototype on the same PostgreSQL.
 
-The consumer's function runs on prepared messages, without NATS, in transactions of about 2,000 events.
+The prototype does the least that a profile store can do: it dedupes message ids, folds counts and times per customer in
+Python, and upserts them, in transactions of 1,000 events. It knows no identity, keeps no event and no trait. The
+consumer's function runs on prepared messages, without NATS, in transactions of 2,000 events.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import psutil
 import uvloop
@@ -33,8 +36,11 @@ from svc_profile.consumers import Collecting
 from svc_profile.domain.events import Namer
 from svc_profile.settings import Settings
 
+from bench.report import put_table, table
+
 MESSAGE_EVENTS = 125
 MESSAGES = 16
+PROTOTYPE_MESSAGES = 8
 KEY = "00112233445566778899aabbccddeeff"
 START_US = 1_763_000_000_000_000
 PROPERTIES = json.dumps(
@@ -54,13 +60,23 @@ NAMES = ("Product Viewed", "Product Added", "Cart Viewed", "Product List Viewed"
 
 Handle = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[None]]
 
-_COUNT = """
-INSERT INTO bare_counts AS c
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS bigint[]), CAST(:last AS bigint[]))
-ON CONFLICT (id) DO UPDATE SET count = c.count + excluded.count, last_us = greatest(c.last_us, excluded.last_us)
-"""
 _SEEN = """
 INSERT INTO bare_seen SELECT unnest(CAST(:keys AS uuid[])) ON CONFLICT DO NOTHING RETURNING event_key
+"""
+_READ = "SELECT id, CAST(counts AS text) FROM bare_profiles WHERE id = ANY (CAST(:ids AS uuid[])) FOR UPDATE"
+_UPSERT = """
+INSERT INTO bare_profiles AS p
+SELECT id, first_us, last_us, CAST(counts AS jsonb) FROM unnest(
+    CAST(:ids AS uuid[]), CAST(:first AS bigint[]), CAST(:last AS bigint[]), CAST(:counts AS text[])
+) AS g (id, first_us, last_us, counts)
+ON CONFLICT (id) DO UPDATE SET first_us = least(p.first_us, excluded.first_us),
+    last_us = greatest(p.last_us, excluded.last_us), counts = excluded.counts
+"""
+
+# What pg_stat counts for the tables that hold the state of customers, not the events themselves.
+_ROWS = """
+SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_stat_user_tables
+WHERE relname IN ('fragments', 'links', 'fragment_profiles', 'bare_profiles')
 """
 
 
@@ -72,6 +88,8 @@ class Cost:
     seconds: float
     python_us: float
     postgres_us: float
+    rows: float
+    """Rows of state written per event."""
 
     @property
     def per_second(self) -> float:
@@ -110,9 +128,9 @@ def event(
 def cases(events: int, customers: int) -> Iterator[Case]:
     """Draw the histories, from a seed."""
     chance = random.Random(7)
-    known = [event("identify", n, user=f"u{n}", traits=_traits(n)) for n in range(customers)]
+    known = [event("identify", n, user=f"u{n}", traits=traits_of(n)) for n in range(customers)]
     yield Case("known, one id", known, [_known(chance, customers, n, two=False) for n in range(events)])
-    linked = [event("identify", n, user=f"u{n}", visitor=f"v{n}", traits=_traits(n)) for n in range(customers)]
+    linked = [event("identify", n, user=f"u{n}", visitor=f"v{n}", traits=traits_of(n)) for n in range(customers)]
     yield Case("known, two ids", linked, [_known(chance, customers, n, two=True) for n in range(events)])
     yield Case("new, four events each", [], [_new(n) for n in range(events)])
     visitors = [event("page", n, visitor=f"v{n}") for n in range(events)]
@@ -120,7 +138,8 @@ def cases(events: int, customers: int) -> Iterator[Case]:
     yield Case("each event merges two", visitors + users, [_merging(events + n, n) for n in range(events)])
 
 
-def _traits(number: int) -> dict[str, object]:
+def traits_of(number: int) -> dict[str, object]:
+    """Return the traits of a customer."""
     return {"email": f"customer-{number}@example.com", "name": "김단골", "plan": "gold", "age": 34, "city": "Seoul"}
 
 
@@ -134,7 +153,7 @@ def _new(number: int) -> Event:
     if step < 2:
         return event("page", number, visitor=f"v{who}")
     if step == 2:
-        return event("identify", number, user=f"u{who}", visitor=f"v{who}", traits=_traits(who))
+        return event("identify", number, user=f"u{who}", visitor=f"v{who}", traits=traits_of(who))
     return event("track", number, user=f"u{who}", visitor=f"v{who}")
 
 
@@ -148,38 +167,37 @@ def messages(events: Sequence[Event]) -> list[bytes]:
     return [EventBatch(events=events[start : start + MESSAGE_EVENTS]).SerializeToString() for start in starts]
 
 
-async def handle_all(database: Database, handle: Handle, packed: Sequence[bytes]) -> None:
+async def handle_all(database: Database, handle: Handle, packed: Sequence[bytes], messages_at_once: int) -> None:
     """Do what the chassis does with each micro-batch, except for NATS."""
-    for start in range(0, len(packed), MESSAGES):
+    for start in range(0, len(packed), messages_at_once):
         deliveries = [
             Delivery(EventBatch.FromString(data), f"{id(packed)}-{start}-{n}", "events.collected.0", start + n, 1)
-            for n, data in enumerate(packed[start : start + MESSAGES])
+            for n, data in enumerate(packed[start : start + messages_at_once])
         ]
         async with database.transaction() as tx:
             await handle(tx, deliveries)
 
 
-async def count_bare(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
-    """Dedupe and count per user id: the least that any consumer of these messages does."""
+async def prototype(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
+    """Dedupe, fold, upsert, and hand on what was new."""
     by_key = {}
     for delivery in deliveries:
         for message in delivery.message.events:
-            key = blake2b(f"{message.source}\x00{message.message_id}".encode(), digest_size=16).digest()
-            by_key[key] = message
+            by_key[_id(f"{message.source}\x00{message.message_id}")] = message
     fresh = await tx.rows(_SEEN, keys=[UUID(key) for key in sorted(by_key)])
-    counts: dict[bytes, list[int]] = {}
-    for row in fresh:
-        message = by_key[row[0].bytes]
-        who = blake2b(message.user_id.encode(), digest_size=16).digest()
-        seen = counts.setdefault(who, [0, 0])
-        seen[0] += 1
-        seen[1] = max(seen[1], message.time_us)
-    ids = sorted(counts)
+    folded = _fold(by_key[row[0].bytes] for row in fresh)
+    ids = sorted(folded)
+    known: Sequence[Any] = await tx.rows(_READ, ids=[UUID(who) for who in ids])
+    for row in known:
+        counts = folded[row[0].bytes][2]
+        for name, count in json.loads(row[1]).items():
+            counts[name] = counts.get(name, 0) + count
     await tx.execute(
-        _COUNT,
+        _UPSERT,
         ids=[UUID(who) for who in ids],
-        counts=[counts[who][0] for who in ids],
-        last=[counts[who][1] for who in ids],
+        first=[folded[who][0] for who in ids],
+        last=[folded[who][1] for who in ids],
+        counts=[json.dumps(folded[who][2]) for who in ids],
     )
     for delivery in deliveries:
         for message in delivery.message.events:
@@ -187,25 +205,58 @@ async def count_bare(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]
         tx.publish_after_commit("events.resolved.0", delivery.message.SerializeToString(), delivery.message_id)
 
 
-async def measure(database: Database, server: psutil.Process, handle: Handle, case: Case) -> Cost:
+def _fold(events: Iterable[Event]) -> dict[bytes, tuple[int, int, dict[str, int]]]:
+    folded: dict[bytes, tuple[int, int, dict[str, int]]] = {}
+    for message in events:
+        who, time_us = _id(message.user_id or message.anonymous_id), message.time_us
+        first, last, counts = folded.get(who) or (time_us, time_us, {})
+        counts[message.name] = counts.get(message.name, 0) + 1
+        folded[who] = min(first, time_us), max(last, time_us), counts
+    return folded
+
+
+def _id(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+async def measure(database: Database, server: psutil.Process, handle: Handle, at_once: int, case: Case) -> Cost:
     """Run one case on empty tables."""
     await _empty(database)
-    await handle_all(database, handle, messages(case.before))
+    return await measure_on(database, server, handle, at_once, case)
+
+
+async def measure_on(database: Database, server: psutil.Process, handle: Handle, at_once: int, case: Case) -> Cost:
+    """Run one case on the tables as they are."""
+    await handle_all(database, handle, messages(case.before), at_once)
     packed = messages(case.measured)
     # What was drawn is no part of the service: its collector must not walk over it again and again.
     collect_less()
     async with database.snapshot() as tx:
         await tx.execute("VACUUM ANALYZE fragments, events")
+    rows = await _rows_written(database)
     postgres, python, started = _cpu(server), time.process_time(), time.perf_counter()
-    await handle_all(database, handle, packed)
+    await handle_all(database, handle, packed, at_once)
     seconds = time.perf_counter() - started
     count = len(case.measured)
-    return Cost(count, seconds, (time.process_time() - python) / count * 1e6, (_cpu(server) - postgres) / count * 1e6)
+    return Cost(
+        count,
+        seconds,
+        (time.process_time() - python) / count * 1e6,
+        (_cpu(server) - postgres) / count * 1e6,
+        (await _rows_written(database) - rows) / count,
+    )
+
+
+async def _rows_written(database: Database) -> int:
+    async with database.snapshot() as tx:
+        await tx.execute("SELECT pg_stat_force_next_flush()")
+        await tx.execute("SELECT pg_stat_clear_snapshot()")
+        return int(await tx.value(_ROWS))
 
 
 async def _empty(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox, bare_seen, bare_counts")
+        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox, bare_seen, bare_profiles")
 
 
 def _cpu(server: psutil.Process) -> float:
@@ -214,14 +265,18 @@ def _cpu(server: psutil.Process) -> float:
 
 
 @asynccontextmanager
-async def _database() -> AsyncIterator[tuple[Database, psutil.Process]]:
+async def database_with_server() -> AsyncIterator[tuple[Database, psutil.Process]]:
+    """Start an empty PostgreSQL with the tables of svc-profile and of the prototype."""
     folder = tempfile.TemporaryDirectory(prefix="dangol-bench-")
     with folder, PostgresEngine(Path(folder.name) / "postgres", free_ports(1)[0]) as engine:
         service = build(Settings(postgres_url=engine.url, identity_key=KEY, port=0, local=True))
         await migrate(service.database, service.migrations)
         async with service.database.transaction() as tx:
             await tx.execute("CREATE TABLE bare_seen (event_key uuid PRIMARY KEY)")
-            await tx.execute("CREATE TABLE bare_counts (id uuid PRIMARY KEY, count bigint, last_us bigint)")
+            await tx.execute(
+                "CREATE TABLE bare_profiles (id uuid PRIMARY KEY, first_us bigint, last_us bigint, counts jsonb)"
+                " WITH (fillfactor = 70)"
+            )
         try:
             yield service.database, psutil.Process(engine.pid)
         finally:
@@ -232,15 +287,18 @@ async def measure_all(events: int, customers: int) -> dict[str, Cost]:
     """Measure the bare loop and every case in turn."""
     collecting = Collecting(Namer(IdentityKey(bytes.fromhex(KEY))))
     costs = {}
-    async with _database() as (database, server):
+    async with database_with_server() as (database, server):
         for number, case in enumerate(cases(events, customers)):
             if number == 0:
-                costs["bare loop, known"] = await measure(database, server, count_bare, case)
-            costs[case.name] = await measure(database, server, collecting.on_collected, case)
+                costs["bare prototype, known"] = await measure(database, server, prototype, PROTOTYPE_MESSAGES, case)
+            costs[case.name] = await measure(database, server, collecting.on_collected, MESSAGES, case)
     return costs
 
 
-HEAD = ("history", "events/s", "Python CPU µs/event", "PostgreSQL CPU µs/event", "CPU µs/event", "ratio to bare")
+HEAD = (
+    "history", "events/s", "Python CPU µs/event", "PostgreSQL CPU µs/event", "CPU µs/event", "ratio to bare",
+    "rows of state per event",
+)  # fmt: skip
 
 
 def rows(costs: dict[str, Cost]) -> list[list[object]]:
@@ -250,23 +308,28 @@ def rows(costs: dict[str, Cost]) -> list[list[object]]:
         [
             name,
             round(cost.per_second),
-            round(cost.python_us, 1),
-            round(cost.postgres_us, 1),
-            round(cost.python_us + cost.postgres_us, 1),
-            round((cost.python_us + cost.postgres_us) / (bare.python_us + bare.postgres_us), 2),
+            cost.python_us,
+            cost.postgres_us,
+            cost.python_us + cost.postgres_us,
+            (cost.python_us + cost.postgres_us) / (bare.python_us + bare.postgres_us),
+            cost.rows,
         ]
         for name, cost in costs.items()
     ]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--customers", type=int, default=10_000)
+    parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
-    for row in (HEAD, *rows(uvloop.run(measure_all(arguments.events, arguments.customers)))):
-        print(*row, sep="\t")
+    costs = uvloop.run(measure_all(arguments.events, arguments.customers))
+    lines = table(HEAD, rows(costs))
+    print("\n".join(lines))
+    if not arguments.dry:
+        put_table("profile-fold", lines)
 
 
 if __name__ == "__main__":
