@@ -67,7 +67,7 @@ async def _bytes(database: Database, *tables: str) -> int:
 
 async def grow(database: Database, server: psutil.Process, sizes: Sequence[int], events: int) -> list[Size]:
     """Load customers step by step; after each step measure the same traffic."""
-    handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)), {})).on_collected
+    handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
     chance, loaded, stored, found = random.Random(11), 0, 0, []
     for size in sizes:
         for arrivals in _arrivals(loaded, size):
