@@ -22,8 +22,11 @@ from chassis.ids import new_ulid
 from chassis.settings import ServiceSettings
 
 _PUT_OUTBOX = """
-INSERT INTO outbox (message_id, type, payload, headers)
-SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:payloads AS bytea[]), CAST(:traces AS text[]))
+INSERT INTO outbox (message_id, subject, type, payload, headers)
+SELECT * FROM unnest(
+    CAST(:ids AS text[]), CAST(:subjects AS text[]), CAST(:types AS text[]), CAST(:payloads AS bytea[]),
+    CAST(:traces AS text[])
+)
 """
 
 _statement = lru_cache(maxsize=2_048)(text)
@@ -37,7 +40,7 @@ class Transaction:
         self.connection = connection
         self.after_commit: list[Outgoing] = []
         self._session: AsyncSession | None = None
-        self._announced: list[tuple[str, Message]] = []
+        self._announced: list[tuple[str, str, Message]] = []
 
     @property
     def session(self) -> AsyncSession:
@@ -62,9 +65,12 @@ class Transaction:
         """Run one statement and return the first column of its first row, None without rows."""
         return (await self.connection.execute(_statement(sql), parameters)).scalar()
 
-    def publish(self, message: Message) -> None:
-        """Announce a domain event: it goes out if, and only if, this transaction commits."""
-        self._announced.append((new_ulid(), message))
+    def publish(self, message: Message, subject: str | None = None) -> None:
+        """Announce a domain event: it goes out if, and only if, this transaction commits.
+
+        Its subject is its full name; another one is for messages that are no domain events.
+        """
+        self._announced.append((new_ulid(), subject or message.DESCRIPTOR.full_name, message))
 
     def publish_after_commit(self, subject: str, payload: bytes, message_id: str) -> None:
         """Hand a message to the consumer that runs this transaction, to be published between commit and ack.
@@ -84,9 +90,10 @@ class Transaction:
         telemetry.inject(carrier)
         await self.execute(
             _PUT_OUTBOX,
-            ids=[message_id for message_id, _ in self._announced],
-            types=[message.DESCRIPTOR.full_name for _, message in self._announced],
-            payloads=[message.SerializeToString() for _, message in self._announced],
+            ids=[message_id for message_id, _, _ in self._announced],
+            subjects=[subject for _, subject, _ in self._announced],
+            types=[message.DESCRIPTOR.full_name for _, _, message in self._announced],
+            payloads=[message.SerializeToString() for _, _, message in self._announced],
             traces=[carrier.get("traceparent", "")] * len(self._announced),
         )
         self._announced.clear()

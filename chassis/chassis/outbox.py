@@ -19,7 +19,7 @@ _RETRY_S = 0.5
 _TAKE = """
 DELETE FROM outbox WHERE outbox_id IN (
     SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT :batch FOR UPDATE SKIP LOCKED
-) RETURNING outbox_id, message_id, type, payload, headers
+) RETURNING outbox_id, message_id, subject, type, payload, headers
 """
 
 
@@ -62,7 +62,7 @@ class Relay:
             telemetry.OUTBOX.set(len(rows))
             await self._bus.publish_all(
                 Outgoing(
-                    subject=row.type,
+                    subject=row.subject,
                     payload=row.payload,
                     message_id=row.message_id,
                     type=row.type,

@@ -30,6 +30,9 @@ class Rule(StrEnum):
     """What was done on a shared device while a later user was logged in."""
 
 
+DERIVED = "derived"
+"""Namespace of fragments that nobody is known by."""
+
 FORCED_RULES = frozenset({Rule.CONTENT, Rule.SHARED_DEVICE})
 """Rules of links that the platform itself makes: always followed, whatever limits or people say. Their children are
 leaves, and no further names of their customers."""

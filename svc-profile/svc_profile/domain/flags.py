@@ -5,6 +5,9 @@ Whoever changes the state behind a flag sets it on the fragment in the same tran
 the row anyway, learns of it for nothing.
 """
 
+VERSION = 256
+"""The bits from here on count changes of what lies behind the flags: a fold that was prepared before one is refused."""
+
 SHARED = 1
 """A device on which several known users have logged in: who was there at the time has to be looked up."""
 REFUSED = 2

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chassis.identifiers import BUILT_IN, IdentifierTypes
 
-from svc_profile.domain.claims import Admission, Claim, Link, Pair
+from svc_profile.domain.claims import DERIVED, Admission, Claim, Link, Pair
 from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.groups import Groups
@@ -164,8 +164,10 @@ def gather(
 def _named_after_earliest(members: Mapping[FragmentKey, Member], groups: Groups) -> dict[FragmentKey, FragmentKey]:
     earliest: dict[FragmentKey, tuple[int, FragmentKey]] = {}
     for fragment, member in members.items():
-        root, candidate = groups.root(fragment), (member.first_seen_us, fragment)
-        earliest[root] = min(earliest.get(root, candidate), candidate)
+        # A derived fragment may be gone tomorrow, and hangs on one that is known.
+        if member.namespace != DERIVED:
+            root, candidate = groups.root(fragment), (member.first_seen_us, fragment)
+            earliest[root] = min(earliest.get(root, candidate), candidate)
     return {fragment: earliest[groups.root(fragment)][1] for fragment in members}
 
 
@@ -202,11 +204,13 @@ def _unbound(admission: Admission, counting: Sequence[Claim]) -> set[FragmentKey
 
 def _hangs_on(child: Standing, claim: Claim, parent: Standing) -> bool:
     born, home = (child.member.first_seen_us, claim.child), (parent.profile_first_seen_us, parent.member.profile)
-    return not child.is_held and born > home
+    return not child.is_held and (claim.is_forced or born > home)
 
 
 def _renames(fragment: FragmentKey, standing: Standing) -> bool:
     """Tell whether the customer has to be named after this fragment from now on."""
+    if standing.member.namespace == DERIVED:
+        return False
     return (standing.member.first_seen_us, fragment) < (standing.profile_first_seen_us, standing.member.profile)
 
 

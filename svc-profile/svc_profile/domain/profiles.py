@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.traits import NO_POLICIES, Policies, answers
@@ -44,7 +45,12 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment], policies: 
     first_us, last_us = whole.first_event_us, whole.last_event_us
     return Profile(
         profile=profile,
-        known_as=tuple(sorted(map(known_as, fragments), key=lambda known: (known.namespace, known.value))),
+        known_as=tuple(
+            sorted(
+                (known_as(each) for each in fragments if each.name.namespace != DERIVED),
+                key=lambda known: (known.namespace, known.value),
+            )
+        ),
         traits=answers(whole.traits, policies),
         first_seen_us=whole.first_seen_us if first_us is None else first_us,
         last_seen_us=whole.last_seen_us if last_us is None else last_us,

@@ -27,6 +27,7 @@ def upgrade() -> None:
         CREATE TABLE outbox (
             outbox_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             message_id text NOT NULL,
+            subject text NOT NULL,
             type text NOT NULL,
             payload bytea NOT NULL,
             headers text NOT NULL,

@@ -28,11 +28,28 @@ def upgrade() -> None:
     )
     op.execute("CREATE INDEX events_of_fragment ON events (fragment_id, time_us)")
     op.execute("CREATE INDEX events_without_payload ON events (seen_day) WHERE payload IS NULL")
-    op.execute("ALTER TABLE fragments ADD COLUMN flags smallint NOT NULL DEFAULT 0")
+    op.execute("ALTER TABLE fragments ADD COLUMN flags integer NOT NULL DEFAULT 0")
     op.execute("CREATE INDEX fragments_flagged ON fragments (fragment_id) WHERE flags <> 0")
+    # Which generation of derived fragments holds what an identifier owns and its own fragment cannot.
+    op.execute(
+        """
+        CREATE TABLE derived_fragments (
+            base_id uuid NOT NULL,
+            parent_id uuid NOT NULL,
+            generation integer NOT NULL,
+            PRIMARY KEY (base_id, parent_id)
+        )
+        """
+    )
+    # Logins on a device after its first: who was there at a time.
+    op.execute(
+        "CREATE INDEX links_later_users ON links (child, claim_time_us)"
+        " WHERE NOT eligible AND parent_namespace = 'user_id'"
+    )
 
 
 def downgrade() -> None:
     """Drop the tables."""
     op.execute("ALTER TABLE fragments DROP COLUMN flags")
-    op.execute("DROP TABLE events")
+    op.execute("DROP INDEX links_later_users")
+    op.execute("DROP TABLE events, derived_fragments")
