@@ -256,7 +256,9 @@ async def _rows_written(database: Database) -> int:
 
 async def _empty(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox, bare_seen, bare_profiles")
+        await tx.execute(
+            "TRUNCATE fragments, links, fragment_profiles, events, derived_fragments, outbox, bare_seen, bare_profiles"
+        )
 
 
 def _cpu(server: psutil.Process) -> float:

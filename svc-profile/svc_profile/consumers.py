@@ -52,7 +52,7 @@ class Collecting:
         """Do the same for whoever else brings collected messages, and say how many events were kept."""
         judges = self._book.judges if self._book else {}
         batches = [read_batch(each.message_id, each.message, self._namer, judges) for each in deliveries]
-        collected = await collect(tx, batches, self._namer.types)
+        collected = await collect(tx, batches, self._namer)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
                 resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)

@@ -243,7 +243,9 @@ async def test_the_store_folds_groups_as_the_rules_do(
 ) -> None:
     """On a real PostgreSQL, every arrival of a history gives the same groups with the same members."""
     async with quiet.database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox, groups, group_members")
+        await tx.execute(
+            "TRUNCATE fragments, links, fragment_profiles, events, derived_fragments, outbox, groups, group_members"
+        )
     rest = data.draw(st.permutations([*history, *data.draw(st.lists(st.sampled_from(history), max_size=3))]))
     while rest:
         size = data.draw(st.integers(1, len(rest)))

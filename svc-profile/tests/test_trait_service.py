@@ -390,7 +390,7 @@ async def test_deriving_converges_whatever_comes_in_the_meantime(
         for user, at, source, value in stated
     ]
     async with quiet.database.transaction() as tx:
-        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, outbox")
+        await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, derived_fragments, outbox")
     await replace_definition(quiet, decided(before))
     await take(quiet, messages[:cut])
     await derive(quiet, steps=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
-from chassis.identifiers import USER_ID
+from chassis.identifiers import ANONYMOUS_ID, USER_ID
 
 from svc_profile.domain.events import Event, FragmentKey, Name
 
@@ -67,6 +67,11 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     def joins_two_people(self) -> bool:
         """True when both ends are user ids: never followed, whatever else is known."""
         return self.child_namespace == USER_ID == self.parent_namespace and not self.is_forced
+
+    @property
+    def is_login(self) -> bool:
+        """True when a user was seen on a device."""
+        return self.child_namespace == ANONYMOUS_ID and self.parent_namespace == USER_ID
 
     @property
     def is_forced(self) -> bool:

@@ -10,7 +10,7 @@ fragment and hear its events again under another one.
 from hashlib import blake2b
 
 from svc_profile.domain.claims import DERIVED, Claim, Rule
-from svc_profile.domain.events import Event, FragmentKey, Name
+from svc_profile.domain.events import FragmentKey, Name
 
 Home = tuple[FragmentKey, FragmentKey]
 """The identifier that the events came under, and the fragment that they belong to: itself, or a later user."""
@@ -26,8 +26,8 @@ def derived_name(home: Home, generation: int) -> Name:
     return Name(digest, DERIVED, f"{base.hex()}:{parent.hex()}:{generation}")
 
 
-def home_claim(name: Name, home: Home, parent_namespace: str, event: Event) -> Claim:
-    """Tie a derived fragment to where it belongs, for ever."""
+def home_claim(name: Name, home: Home, parent_namespace: str) -> Claim:
+    """Tie a derived fragment to where it belongs: from the beginning, whichever event is the first to need it."""
     base, parent = home
     return Claim(
         child=name.fragment,
@@ -35,9 +35,9 @@ def home_claim(name: Name, home: Home, parent_namespace: str, event: Event) -> C
         child_namespace=DERIVED,
         parent_namespace=parent_namespace,
         rule=Rule.CONTENT if base == parent else Rule.SHARED_DEVICE,
-        time_us=event.time_us,
-        event_key=event.key,
+        time_us=0,
+        event_key=bytes(16),
         rank=0,
-        source=event.source,
-        message_id=event.message_id,
+        source="",
+        message_id="",
     )

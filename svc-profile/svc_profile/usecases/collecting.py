@@ -6,16 +6,13 @@ from dataclasses import dataclass
 
 from chassis.clock import now, to_us
 from chassis.database import Transaction
-from chassis.identifiers import IdentifierTypes
 
-from svc_profile.domain.claims import claims_of
 from svc_profile.domain.definitions import TraitSchema
-from svc_profile.domain.events import Batch, Event, FragmentKey
-from svc_profile.domain.fragments import learn
+from svc_profile.domain.events import Batch, Event, FragmentKey, Namer
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import objection
 from svc_profile.store.events import EventStore
-from svc_profile.store.fragments import FlaggedError, Folded, FragmentStore
+from svc_profile.store.fragments import FlaggedError
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
@@ -23,7 +20,8 @@ from svc_profile.usecases.consenting import listen, write_down
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.indexing import note_changes
-from svc_profile.usecases.relinking import relink
+from svc_profile.usecases.learning import Learner
+from svc_profile.usecases.rebuilding import share_devices
 from svc_profile.usecases.suppressing import part_suppressed, reject_suppressed
 
 _FORGET_AT_ONCE = 20_000
@@ -43,7 +41,7 @@ class Collected:
     """What was decided about traits at that moment."""
 
 
-async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTypes) -> Collected:
+async def collect(tx: Transaction, batches: Sequence[Batch], namer: Namer) -> Collected:
     """Learn from the events that are new, and say which events each message was the first to bring.
 
     A message that comes again after a crash is answered as the first time and teaches nothing.
@@ -55,7 +53,7 @@ async def collect(tx: Transaction, batches: Sequence[Batch], types: IdentifierTy
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
     await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
-    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], types, schema)
+    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], Learner(namer, schema))
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
@@ -91,7 +89,7 @@ def _owning(
 
 
 async def _learn(
-    tx: Transaction, events: Sequence[Event], types: IdentifierTypes, schema: TraitSchema
+    tx: Transaction, events: Sequence[Event], learner: Learner
 ) -> tuple[set[bytes], dict[bytes, FragmentKey]]:
     """Fold events and relink; returns the keys of dropped events, and the owners of diverted ones."""
     flags: dict[FragmentKey, int] = {}
@@ -99,29 +97,31 @@ async def _learn(
     while True:
         allowed, suppressed = part_suppressed(events, flags)
         diversion = await divert(tx, allowed, flags) if flags else Diversion(allowed)
-        accepted, broken = schema.judge(diversion.events)
         try:
-            folded = await FragmentStore(tx, schema.policies).fold(learn(accepted, schema.policies), flags)
+            folded = await learner.fold(tx, diversion, flags)
             break
         except FlaggedError as error:
             flags |= error.flags
-    await RejectedStore(tx).put(broken)
+    await EventStore(tx).move(diversion.owners)
+    await EventStore(tx).withhold(diversion.dropped)
     await learn_groups_of(tx, diversion.events)
-    await _find_links(tx, diversion.events, folded, types)
+    devices = await learner.link(tx, diversion, folded)
     await write_down(tx, statements, to_us(now()))
     await note_changes(tx, diversion.events, folded)
     await reject_suppressed(tx, suppressed)
-    dropped = {*diversion.dropped, *(event.key for event in suppressed)}
-    return dropped, {e.key: e.owner.fragment for e in diversion.events if e.diverted is not None}
+    if devices:
+        await share_devices(tx, learner, _first_times(events, devices))
+    return {*diversion.dropped, *(event.key for event in suppressed)}, diversion.owners
 
 
-async def _find_links(tx: Transaction, events: Sequence[Event], folded: Folded, types: IdentifierTypes) -> None:
-    links = LinkStore(tx)
-    news = await links.news(claims_of(events), folded.new)
-    # Without a link, nobody else's identity hangs on how old a fragment is.
-    older = await links.linked(folded.earlier)
-    if news or older:
-        await relink(tx, types, news, older, folded.new)
+def _first_times(events: Sequence[Event], devices: Set[FragmentKey]) -> dict[FragmentKey, int]:
+    """Return the earliest time at which some devices were seen."""
+    times: dict[FragmentKey, int] = {}
+    for event in events:
+        for name in event.names.seen:
+            if name.fragment in devices:
+                times[name.fragment] = min(event.time_us, times.get(name.fragment, event.time_us))
+    return times
 
 
 async def forget_keys(tx: Transaction, days: int) -> bool:

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of the events of flagged fragments: dropped, or learnt under another fragment."""
+"""Which fragment learns from the events of flagged identifiers, and which events nobody learns from."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chassis.database import Transaction
+from chassis.identifiers import USER_ID
+from msgspec.structs import replace
 
+from svc_profile.domain.claims import Claim, Pair
+from svc_profile.domain.derived import Home, derived_name, home_claim
 from svc_profile.domain.events import Event, FragmentKey
+from svc_profile.domain.flags import REBUILT, SHARED
+from svc_profile.store.derived import DerivedStore
 
 
 @dataclass(frozen=True)
@@ -15,9 +21,53 @@ class Diversion:
 
     events: Sequence[Event]
     dropped: Set[bytes] = frozenset()
-    """Keys of events that nobody may learn from."""
+    """Keys of events of which the names are learnt and nothing else."""
+    claims: Mapping[Pair, Claim] = field(default_factory=dict)
+    """What ties derived fragments to where they belong."""
+
+    @property
+    def owners(self) -> dict[bytes, FragmentKey]:
+        """By event key, the fragment that learns from an event where it is not the one of its strongest name."""
+        return {
+            event.key: event.owner.fragment
+            for event in self.events
+            if event.diverted is not None and event.key not in self.dropped
+        }
 
 
 async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[FragmentKey, int]) -> Diversion:
-    """Decide about the events whose owners have flags; the others pass."""
-    return Diversion(events)
+    """Decide about the events whose strongest names are flagged; the others pass."""
+    held = [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
+    if not held:
+        return Diversion(events)
+    homes = await _homes(tx, held, flags)
+    generations = await _generations(tx, set(homes.values()), flags)
+    diverted: dict[bytes, Event] = {}
+    claims: dict[Pair, Claim] = {}
+    for event in held:
+        home = homes[event.key]
+        if home in generations:
+            base, parent = home
+            name = derived_name(home, generations[home])
+            diverted[event.key] = replace(event, diverted=name)
+            namespace = event.names.seen[0].namespace if parent == base else USER_ID
+            claims[name.fragment, parent] = home_claim(name, home, namespace)
+    return Diversion([diverted.get(event.key, event) for event in events], claims=claims)
+
+
+async def _homes(tx: Transaction, held: Sequence[Event], flags: Mapping[FragmentKey, int]) -> dict[bytes, Home]:
+    """Find whose each event is: that of its strongest name, or of a later user of the device."""
+    bases = {event.key: event.names.seen[0].fragment for event in held}
+    visits = [(each.key, bases[each.key], each.time_us) for each in held if flags[bases[each.key]] & SHARED]
+    later = await DerivedStore(tx).later_users(visits)
+    return {key: (base, later.get(key, base)) for key, base in bases.items()}
+
+
+async def _generations(tx: Transaction, homes: Set[Home], flags: Mapping[FragmentKey, int]) -> dict[Home, int]:
+    """Return the generation of each derived fragment; a home that is an identifier's own fragment has none."""
+    store = DerivedStore(tx)
+    known = await store.generations({base for base, _ in homes})
+    derived = {home for home in homes if home[0] != home[1] or flags[home[0]] & REBUILT}
+    new = {home: 0 for home in derived if home not in known}
+    await store.keep(new)
+    return {home: generation for home, generation in (known | new).items() if home in derived}

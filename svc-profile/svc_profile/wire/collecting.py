@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collected and resolved events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -16,6 +16,9 @@ from svc_profile.domain.identity import Placement
 from svc_profile.domain.schemas import NO_JUDGES, Judge, Judges
 from svc_profile.domain.statements import DECISIONS
 from svc_profile.wire.values import FIRST_US, LAST_US
+
+MAX_EVENTS = 500
+"""Most events of one message."""
 
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
 _TRACK = events_pb2.EVENT_TYPE_TRACK
@@ -122,3 +125,18 @@ def resolved_batch(
     if len(kept) == len(messages):
         return batch
     return events_pb2.EventBatch(events=[messages[position] for position in kept])
+
+
+def replayed_batches(
+    events: Sequence[Event], placements: Mapping[FragmentKey, Placement]
+) -> Iterator[events_pb2.EventBatch]:
+    """Say events again under the fragments that they belong to now, in messages of at most 500."""
+    for start in range(0, len(events), MAX_EVENTS):
+        batch = events_pb2.EventBatch()
+        for event in events[start : start + MAX_EVENTS]:
+            message = batch.events.add()
+            message.MergeFromString(event.payload)
+            message.fragment_id = event.owner.fragment
+            placement = placements.get(event.owner.fragment)
+            message.profile_id, message.mapping_revision = placement or (event.owner.fragment, 0)
+        yield batch

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is told about identity."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from chassis.clock import timestamp_from_us
@@ -26,6 +26,15 @@ def fragments_remapped(moved: Mapping[FragmentKey, Placement]) -> Iterator[pb.Fr
                 for fragment, place in items[start : start + MAX_MAPPINGS]
             ]
         )
+
+
+def fragments_forgotten(
+    fragments: Iterable[FragmentKey], reason: pb.ForgetReason.ValueType
+) -> Iterator[pb.FragmentsForgotten]:
+    """Say which fragments hold nothing any more, in messages of at most 1,000."""
+    keys = sorted(fragments)
+    for start in range(0, len(keys), MAX_MAPPINGS):
+        yield pb.FragmentsForgotten(fragment_ids=keys[start : start + MAX_MAPPINGS], reason=reason)
 
 
 def profiles_merged(merge: Merge) -> pb.ProfilesMerged:

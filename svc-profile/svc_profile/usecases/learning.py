@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fold events into fragments, and find out who is who."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chassis.database import Transaction
+
+from svc_profile.domain.claims import claims_of
+from svc_profile.domain.definitions import TraitSchema
+from svc_profile.domain.events import FragmentKey, Namer
+from svc_profile.domain.fragments import learn
+from svc_profile.store.fragments import Folded, FragmentStore
+from svc_profile.store.links import LinkStore
+from svc_profile.store.rejected import RejectedStore
+from svc_profile.usecases.diverting import Diversion
+from svc_profile.usecases.relinking import relink
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learning from events needs to know."""
+
+    namer: Namer
+    schema: TraitSchema
+    """What was decided about traits at this moment."""
+
+    async def fold(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
+        """Add what events teach to their fragments; raises `FlaggedError` when they were prepared for other flags."""
+        accepted, broken = self.schema.judge(diversion.events)
+        folded = await FragmentStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
+        await RejectedStore(tx).put(broken)
+        return folded
+
+    async def link(self, tx: Transaction, diversion: Diversion, folded: Folded) -> set[FragmentKey]:
+        """Find out who is who now; returns the devices of which somebody else may be a user since."""
+        links = LinkStore(tx)
+        claims = claims_of(diversion.events)
+        tied = {pair: claim for pair, claim in diversion.claims.items() if pair[0] in folded.new}
+        news = await links.news(claims, folded.new) | tied
+        # Without a link, nobody else's identity hangs on how old a fragment is.
+        older = await links.linked(folded.earlier)
+        if news or older:
+            await relink(tx, self.namer.types, news, older, folded.new)
+        return {claim.child for claim in news.values() if claim.is_login and not _is_first(claim.child, news, folded)}
+
+
+def _is_first(device: FragmentKey, news: Mapping[tuple[FragmentKey, FragmentKey], object], folded: Folded) -> bool:
+    """Tell whether a device is new and only one user has come with it: so nearly all are."""
+    return device in folded.new and sum(child == device for child, _ in news) < 2
