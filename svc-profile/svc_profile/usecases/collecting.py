@@ -17,7 +17,7 @@ from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.consenting import listen, write_down
-from svc_profile.usecases.diverting import Diversion, divert
+from svc_profile.usecases.diverting import divert
 from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.indexing import note_changes
 from svc_profile.usecases.learning import Learner
@@ -96,7 +96,7 @@ async def _learn(
     statements = await listen(tx, events)
     while True:
         allowed, suppressed = part_suppressed(events, flags)
-        diversion = await divert(tx, allowed, flags) if flags else Diversion(allowed)
+        diversion = await divert(tx, allowed, flags)
         try:
             folded = await learner.fold(tx, diversion, flags)
             break

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from svc_profile.domain.claims import Claim, Pair
 from svc_profile.domain.derived import Home, derived_name, home_claim
-from svc_profile.domain.events import Event, FragmentKey
+from svc_profile.domain.events import WITHHELD, Event, FragmentKey
 from svc_profile.domain.flags import REBUILT, SHARED
 from svc_profile.store.derived import DerivedStore
+from svc_profile.usecases.admitting import refused
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,17 @@ class Diversion:
 
 
 async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[FragmentKey, int]) -> Diversion:
-    """Decide about the events whose strongest names are flagged; the others pass."""
-    held = [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
+    """Decide about events that nobody may learn from, and those whose strongest names are flagged; the others pass."""
+    dropped = await refused(tx, events, flags)
+    if dropped:
+        events = [replace(event, diverted=WITHHELD) if event.key in dropped else event for event in events]
+    held = [
+        event
+        for event in events
+        if event.diverted is None and flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)
+    ]
     if not held:
-        return Diversion(events)
+        return Diversion(events, dropped)
     homes = await _homes(tx, held, flags)
     generations = await _generations(tx, set(homes.values()), flags)
     diverted: dict[bytes, Event] = {}
@@ -52,7 +60,7 @@ async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[Fragme
             diverted[event.key] = replace(event, diverted=name)
             namespace = event.names.seen[0].namespace if parent == base else USER_ID
             claims[name.fragment, parent] = home_claim(name, home, namespace)
-    return Diversion([diverted.get(event.key, event) for event in events], claims=claims)
+    return Diversion([diverted.get(event.key, event) for event in events], dropped, claims)
 
 
 async def _homes(tx: Transaction, held: Sequence[Event], flags: Mapping[FragmentKey, int]) -> dict[bytes, Home]:
