@@ -95,6 +95,14 @@ class Consumer:
                 await self._handle_all(messages)
             telemetry.BATCH_SECONDS.labels(self.name).observe(time.perf_counter() - started)
             telemetry.PENDING.labels(self.name).set(messages[-1].metadata.num_pending)
+            if len(messages) < self._subscription.batch_messages:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Let messages gather, where the subscription wants that; a stop ends it."""
+        if self._subscription.rest_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._subscription.rest_s)
 
     async def _handle_all(self, messages: list[Msg]) -> None:
         """Handle a batch in one go; when that fails, each message alone, so that one cannot hold up the others."""

@@ -57,6 +57,8 @@ class Subscription:
     inbox: bool = True
     name: str | None = None
     """Short name of the consumer; made from the message's name when None."""
+    rest_s: float = 0.0
+    """Seconds to rest after a micro-batch that was not full, so that what comes is handled in fewer transactions."""
     whole: bool = False
     """With `inbox`: True when the handler gets deliveries, with message id and subject, rather than messages."""
 

@@ -133,7 +133,7 @@ def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[
             inbox=False,
         ),
         Subscription(RejectedEventBatch, on_rejected, subject=REJECTED),
-        Subscription(EventBatch, on_resolved, subject=RESOLVED, batch_messages=256, whole=True),
+        Subscription(EventBatch, on_resolved, subject=RESOLVED, batch_messages=256, rest_s=0.25, whole=True),
         Subscription(MembershipsChanged, on_memberships_changed, batch_messages=64),
         Subscription(SegmentSaved, on_segment_saved),
         Subscription(SegmentDeleted, on_segment_deleted),
