@@ -42,6 +42,12 @@ def personal_tables() -> PersonalTables:
                 file="identity_links",
             ),
             PersonalTable(
+                "derived_fragments",
+                "base_id = ANY (CAST(:fragments AS uuid[])) OR parent_id = ANY (CAST(:fragments AS uuid[]))",
+                on_rebuild=False,
+                exported=False,
+            ),
+            PersonalTable(
                 "identity_decisions",
                 "reason <> '' AND decision_id IN ("
                 "SELECT decision_id FROM decision_members WHERE fragment_id = ANY (CAST(:fragments AS uuid[])))",
