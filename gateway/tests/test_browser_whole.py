@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from svc_recommend.settings import Settings as RecommendSettings
 from .chromium import Browser, Pages, site
 from .conftest import SECRET, RunningGateway, running_gateway
 
+DEMO = Path(__file__).parents[2] / "demo/page.html"
 ITEMS = [{"itemId": f"sku-{n}", "title": f"제주 감귤 {n}kg", "price": 9900, "currency": "KRW"} for n in range(6)]
 HEAD = (
     "<script src='GATEWAY/sdk/v1/dangol.js'></script>"
@@ -146,3 +148,23 @@ async def test_a_refusal_in_the_browser_is_in_the_ledger_and_ends_what_is_learnt
     await shop.settled()
     assert (await shop.get(path)).json()["eventCounts"].get("Product Viewed", 0) <= 1
     assert len(await browser.run(SHOW)) == 3
+
+
+async def test_the_page_of_the_demo_works(shop: Shop, browser: Browser, pages: Pages) -> None:
+    """The banner, recommendations, a click, a login."""
+    page = DEMO.read_text(encoding="utf-8").replace("http://127.0.0.1:8080", "GATEWAY")
+    await browser.open(pages.add("/page.html", page))
+    await browser.until("document.querySelectorAll('#shelf li').length >= 3")
+    await browser.run("document.querySelector('[data-consent=yes]').click()")
+    await browser.until("document.getElementById('banner').hidden")
+    await browser.run("document.querySelector('#shelf button').click(); document.getElementById('login').click()")
+    visitor = await browser.run("return dangol.anonymousId()")
+
+    async def is_known() -> bool:
+        answer = await shop.get(f"/v1/profiles/anonymous_id:{visitor}")
+        counts = answer.json().get("eventCounts", {})
+        return bool({"page", "Product Viewed", "identify"} <= counts.keys())
+
+    await eventually(is_known)
+    assert await browser.run("return document.getElementById('customer').textContent") == "고객 customer-0001"
+    assert await browser.complaints() == []

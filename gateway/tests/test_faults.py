@@ -210,6 +210,7 @@ async def test_sigterm_lets_a_request_under_way_finish(nats: NatsEngine) -> None
         ("DANGOL_API_KEYS", "not json"),
         ("DANGOL_API_KEYS", '[{"id": "x", "kind": "write", "key": "in-the-clear"}]'),
         ("DANGOL_GATEWAY_PORT", "http"),
+        ("DANGOL_INCOMING_WEBHOOKS", '[{"name": "orders"}]'),
     ],
 )
 async def test_settings_that_make_no_sense_stop_the_start_and_are_named(setting: str, value: str) -> None:
