@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where svc-profile is put together."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from chassis.bus import Bus
@@ -16,7 +17,7 @@ from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_serve
 from dangol.profile.v1.privacy_pb2_grpc import add_PrivacyServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
 from dangol.profile.v1.traits_pb2_grpc import add_TraitServiceServicer_to_server
-from dangol.profile.v1.transfer_pb2_grpc import add_ImportServiceServicer_to_server
+from dangol.profile.v1.transfer_pb2_grpc import add_ExportServiceServicer_to_server, add_ImportServiceServicer_to_server
 from dangol.profile.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_server
 
 from svc_profile.clients import WebhookClient
@@ -27,6 +28,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.consent import ConsentRpc
+from svc_profile.rpc.exports import ExportRpc
 from svc_profile.rpc.groups import GroupRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
@@ -45,6 +47,7 @@ from svc_profile.usecases.personal_traits import PersonalTraits
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.delivering import DeliveryWorker
 from svc_profile.workers.deriving import DerivingWorker
+from svc_profile.workers.exporting import ExportWorker
 from svc_profile.workers.importing import ImportWorker
 from svc_profile.workers.indexing import IndexingWorker
 from svc_profile.workers.settling import Settler
@@ -115,6 +118,11 @@ def build(settings: Settings) -> Service:
                 TraitRpc(database, key),
             ),
             Servicer(
+                "dangol.profile.v1.ExportService",
+                add_ExportServiceServicer_to_server,
+                ExportRpc(database, key, timedelta(hours=settings.export_hours)),
+            ),
+            Servicer(
                 "dangol.profile.v1.WebhookService",
                 add_WebhookServiceServicer_to_server,
                 WebhookRpc(database, webhook_key, nets),
@@ -129,6 +137,7 @@ def build(settings: Settings) -> Service:
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
             Worker("consents", Settler(database).run),
             Worker("search-index", IndexingWorker(database).run),
+            Worker("exports", ExportWorker(database, settings, key.types).run),
             Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),
         ],
         resources=[book, personal_traits],

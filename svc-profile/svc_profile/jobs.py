@@ -11,6 +11,7 @@ from svc_profile.settings import Settings
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.expiring import announce_some, expire_some
+from svc_profile.usecases.exporting import forget_exports
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
 from svc_profile.usecases.webhooks import forget_deliveries
@@ -44,6 +45,12 @@ class Forgetting:
         days = self._settings.upload_days, self._settings.transfer_days
         async with self._database.transaction() as tx:
             await forget_imports(tx, now_us=now_us, upload_days=days[0], kept_days=days[1])
+
+    async def forget_exports(self) -> None:
+        """Delete files of exports whose time is over."""
+        now_us = clock.to_us(clock.now())
+        async with self._database.transaction() as tx:
+            await forget_exports(tx, now_us=now_us, kept_days=self._settings.transfer_days)
 
     async def forget_webhooks(self) -> None:
         """Forget webhooks that are past their time."""
@@ -81,6 +88,7 @@ def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
+        Job("forget-exports", timedelta(minutes=10), forgetting.forget_exports),
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),
         Job("data-requests", timedelta(seconds=0.5), advancing.run),
         Job("forget-data-exports", timedelta(hours=1), advancing.expire),

@@ -46,6 +46,8 @@ class Settings(ServiceSettings):
     """Days after which an import whose file never became complete is ended."""
     transfer_days: int = Field(90, ge=1, validation_alias="DANGOL_PROFILE_TRANSFER_DAYS")
     """Days for which imports and exports that have ended are listed, with their rejected rows."""
+    export_hours: int = Field(24, ge=1, validation_alias="DANGOL_PROFILE_EXPORT_HOURS")
+    """Hours for which the file of an export can be fetched."""
     webhook_allow_nets: tuple[str, ...] = Field((), validation_alias="DANGOL_PROFILE_WEBHOOK_ALLOW_NETS")
     """Networks inside, such as `["10.1.0.0/16"]` as JSON, that webhooks may be sent to, there also without TLS."""
     webhook_timeout_seconds: float = Field(15, gt=0, le=50, validation_alias="DANGOL_PROFILE_WEBHOOK_TIMEOUT_SECONDS")

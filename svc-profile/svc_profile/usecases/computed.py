@@ -43,9 +43,10 @@ async def compute(
 def _evaluate(
     traits: Sequence[ComputedTrait], events: Sequence[StoredEvent], opened: Collection[str], now_us: int
 ) -> dict[str, Any]:
-    return evaluate(traits, [_occurrence(event, opened) for event in events if event.message is not None], now_us)
+    return evaluate(traits, [occurrence(event, opened) for event in events if event.message is not None], now_us)
 
 
-def _occurrence(event: StoredEvent, opened: Collection[str]) -> Occurrence:
+def occurrence(event: StoredEvent, opened: Collection[str]) -> Occurrence:
+    """Read what counts of an event; its properties only when a trait reads them."""
     properties = properties_of(event.message) if event.message is not None and event.name in opened else {}
     return Occurrence(event.time_us, event.event_key, event.name, properties)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports as the contract has them."""
+"""Imports and exports as the contract has them."""
 
 from chassis.clock import timestamp_from_us
 from chassis.errors import Invalid
+from chassis.identity import IdentityKey
 from dangol.profile.v1 import transfer_pb2 as pb
 
 from svc_profile.domain.columns import FileMapping, check_mapping, split_field
+from svc_profile.domain.exports import ExportJob, ExportPlan
 from svc_profile.domain.imports import ImportJob, ImportPlan, RejectedRow, State
 from svc_profile.wire.importing import mapping_from_proto
 
@@ -90,3 +92,66 @@ def import_to_proto(job: ImportJob) -> pb.ImportJob:
 def reject_to_proto(reject: RejectedRow) -> pb.ImportReject:
     """Write a row that was not taken."""
     return pb.ImportReject(row=reject.row, field=reject.field, rule=reject.rule, body=reject.body)
+
+
+def export_plan_from_proto(request: pb.CreateExportRequest, export_id: str, key: IdentityKey) -> ExportPlan:
+    """Read what is wanted; raises `Invalid` when it contradicts itself."""
+    if request.format not in pb.ExportFormat.values():
+        raise Invalid.field("format", "must be one of the formats of the contract")
+    fields = tuple(sorted(set(request.fields)))
+    if not fields or not set(fields) <= set(pb.ExportField.values()) - {pb.EXPORT_FIELD_UNSPECIFIED}:
+        raise Invalid.field("fields", "must be fields of the contract")
+    if request.segment_id and request.profiles:
+        raise Invalid.field("profiles", "not together with segment_id")
+    if request.byte_order_mark and request.format != pb.EXPORT_FORMAT_CSV:
+        raise Invalid.field("byte_order_mark", "is for CSV")
+    if any(not name or "\x00" in name for name in request.trait_names):
+        raise Invalid.field("trait_names", "must be names")
+    return ExportPlan(
+        export_id=export_id,
+        format=request.format,
+        fields=fields,
+        trait_names=tuple(dict.fromkeys(request.trait_names)),
+        segment_id=request.segment_id,
+        fragments=tuple(dict.fromkeys(key.resolve(reference).bytes for reference in request.profiles)),
+        is_list=bool(request.profiles),
+        pseudonymise=request.pseudonymise,
+        purpose=request.purpose,
+        byte_order_mark=request.byte_order_mark,
+    )
+
+
+def export_to_proto(job: ExportJob) -> pb.ExportJob:
+    """Write an export."""
+    plan = job.plan
+    message = pb.ExportJob(
+        export_id=plan.export_id,
+        state=pb.ExportState.ValueType(job.state),
+        format=pb.ExportFormat.ValueType(plan.format),
+        fields=[pb.ExportField.ValueType(field) for field in plan.fields],
+        trait_names=plan.trait_names,
+        segment_id=plan.segment_id,
+        pseudonymise=plan.pseudonymise,
+        purpose=plan.purpose,
+        create_time=timestamp_from_us(job.create_time_us),
+        expire_time=timestamp_from_us(job.expire_time_us),
+        written_profiles=job.written_profiles,
+        withheld_profiles=job.withheld_profiles,
+        total_profiles=job.total_profiles,
+        file_bytes=job.file_bytes,
+        failure=job.failure,
+    )
+    if job.end_time_us is not None:
+        message.end_time.CopyFrom(timestamp_from_us(job.end_time_us))
+    return message
+
+
+def file_name_of(plan: ExportPlan) -> str:
+    """Return the name to save a file under."""
+    return f"{plan.export_id}.{'csv' if plan.format == pb.EXPORT_FORMAT_CSV else 'parquet'}"
+
+
+def media_type_of(plan: ExportPlan) -> str:
+    """Return the media type of a file."""
+    is_csv = plan.format == pb.EXPORT_FORMAT_CSV
+    return "text/csv; charset=utf-8" if is_csv else "application/vnd.apache.parquet"

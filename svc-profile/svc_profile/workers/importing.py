@@ -9,11 +9,9 @@ import asyncio
 import gzip
 import io
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import BinaryIO, cast
@@ -22,7 +20,6 @@ from chassis.bus import Bus, Outgoing
 from chassis.clock import now, to_us
 from chassis.database import Database, Transaction, lost_connection
 from chassis.errors import Invalid
-from chassis.ids import new_ulid
 from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import EventBatch
 
@@ -33,6 +30,7 @@ from svc_profile.store.imports import ImportStore
 from svc_profile.usecases import importing
 from svc_profile.wire.importing import Slice, messages_of, slices
 from svc_profile.workers.chunks import ChunkFile, ForgottenError
+from svc_profile.workers.leases import new_holder, until
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +68,11 @@ class ImportWorker:
         self._identifiers = tuple(namer.types.traits)
         self._shards = settings.event_shards
         self._lease_s = settings.lease_seconds
-        self._holder = f"{os.getpid()}-{new_ulid()}"
+        self._holder = new_holder()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work on imports until the service stops."""
-        while not stopping.is_set():
-            try:
-                worked = await self._turn(stopping)
-            except Exception as error:
-                if not lost_connection(error):
-                    raise
-                log.warning("imports wait for an engine: %s", type(error).__name__)
-                worked = False
-            if not worked:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _IDLE_S)
+        await until(stopping, lambda: self._turn(stopping), "imports")
 
     async def _turn(self, stopping: asyncio.Event) -> bool:
         async with self._database.transaction() as tx:

@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Create the tables."""
     _imports()
+    _exports()
     _webhooks()
 
 
@@ -74,6 +75,53 @@ def _imports() -> None:
     )
 
 
+def _exports() -> None:
+    op.execute(
+        """
+        CREATE TABLE export_jobs (
+            export_id text PRIMARY KEY,
+            request_id text UNIQUE,
+            format smallint NOT NULL,
+            fields smallint[] NOT NULL,
+            trait_names text[] NOT NULL,
+            segment_id text NOT NULL,
+            fragments uuid[] NOT NULL,
+            is_list boolean NOT NULL,
+            pseudonymise boolean NOT NULL,
+            purpose text NOT NULL,
+            byte_order_mark boolean NOT NULL,
+            state smallint NOT NULL,
+            create_time_us bigint NOT NULL,
+            end_time_us bigint,
+            expire_time_us bigint NOT NULL,
+            key bytea NOT NULL,
+            cursor uuid,
+            written_profiles bigint NOT NULL DEFAULT 0,
+            withheld_profiles bigint NOT NULL DEFAULT 0,
+            total_profiles bigint NOT NULL DEFAULT 0,
+            file_bytes bigint NOT NULL DEFAULT 0,
+            attempts integer NOT NULL DEFAULT 0,
+            failure text NOT NULL DEFAULT '',
+            lease_holder text NOT NULL DEFAULT '',
+            lease_until timestamptz NOT NULL DEFAULT '-infinity'
+        )
+        """
+    )
+    op.execute("CREATE INDEX export_jobs_running ON export_jobs (create_time_us) WHERE state = 1")
+    # The profiles tell whose file has to go when somebody is erased.
+    op.execute(
+        """
+        CREATE TABLE export_chunks (
+            export_id text NOT NULL REFERENCES export_jobs ON DELETE CASCADE,
+            first_byte bigint NOT NULL,
+            data bytea NOT NULL,
+            profiles uuid[] NOT NULL,
+            PRIMARY KEY (export_id, first_byte)
+        )
+        """
+    )
+
+
 def _webhooks() -> None:
     op.execute(
         """
@@ -122,4 +170,5 @@ def _webhooks() -> None:
 def downgrade() -> None:
     """Drop the tables."""
     op.execute("DROP TABLE webhook_deliveries, webhook_endpoints")
+    op.execute("DROP TABLE export_chunks, export_jobs")
     op.execute("DROP TABLE import_rejects, import_chunks, import_jobs")

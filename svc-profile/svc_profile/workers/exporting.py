@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the files of exports, batch by batch; what was written and how far it goes is kept in one transaction.
+
+CSV goes on where another process stopped. The end of a Parquet file tells where everything in it is, so a process that
+takes one over begins it again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from chassis.clock import now, to_us
+from chassis.database import Database, lost_connection
+from chassis.identifiers import IdentifierTypes
+
+from svc_profile.domain.exports import CSV, Customer, ExportJob, Pseudonyms, State, columns_of, row_of
+from svc_profile.domain.imports import MAX_ATTEMPTS
+from svc_profile.settings import Settings
+from svc_profile.store.exports import ExportStore, Progress
+from svc_profile.usecases import exporting
+from svc_profile.wire.exporting import FileWriter, pseudonyms_of, writer_of
+from svc_profile.wire.profiles import profile_id
+from svc_profile.workers.leases import new_holder, until
+
+log = logging.getLogger(__name__)
+
+_BATCH_PROFILES = 1_000
+_RETRY_S = 0.5
+
+
+class StoppedError(Exception):
+    """The export was stopped, or somebody else has it."""
+
+
+class ExportWorker:
+    """Works on one export at a time."""
+
+    def __init__(self, database: Database, settings: Settings, types: IdentifierTypes) -> None:
+        self._database = database
+        self._namespaces = list(types.rank)
+        self._identifying = list(types.traits)
+        self._lease_s = settings.lease_seconds
+        self._holder = new_holder()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work on exports until the service stops."""
+        await until(stopping, lambda: self._turn(stopping), "exports")
+
+    async def _turn(self, stopping: asyncio.Event) -> bool:
+        async with self._database.transaction() as tx:
+            claimed = await ExportStore(tx).claim(self._holder, self._lease_s)
+        if claimed is None:
+            return False
+        attempts, job = claimed
+        try:
+            await self._write(job, stopping)
+        except StoppedError:
+            log.info("export %s was stopped", job.plan.export_id)
+        except Exception as error:
+            await self._broke(job, attempts, error)
+        finally:
+            async with self._database.transaction() as tx:
+                await ExportStore(tx).release(job.plan.export_id, self._holder)
+        return True
+
+    async def _broke(self, job: ExportJob, attempts: int, error: Exception) -> None:
+        if not lost_connection(error):
+            log.error("export %s broke", job.plan.export_id, exc_info=error)
+            if attempts >= MAX_ATTEMPTS:
+                await self._end(job, State.FAILED, failure="internal error; the log says more")
+        await asyncio.sleep(_RETRY_S)
+
+    async def _write(self, job: ExportJob, stopping: asyncio.Event) -> None:
+        goes_on = job.plan.format == CSV and job.file_bytes > 0
+        if not goes_on:
+            async with self._database.transaction() as tx:
+                if not await ExportStore(tx).begin(job, self._holder):
+                    raise StoppedError
+        pseudonyms = await self._pseudonyms(job)
+        writer = writer_of(job.plan, columns_of(job.plan, self._namespaces), begins=not goes_on)
+        after = job.cursor if goes_on else b""
+        while not stopping.is_set():
+            found = await self._batch(job, writer, pseudonyms, after)
+            if found is None:
+                await self._keep(job, Progress(after, [], 0, await asyncio.to_thread(writer.end)))
+                await self._end(job, State.COMPLETED)
+                return
+            after = found
+
+    async def _pseudonyms(self, job: ExportJob) -> Pseudonyms | None:
+        if not job.plan.pseudonymise:
+            return None
+        async with self._database.snapshot() as tx:
+            personal = await exporting.personal_traits(tx)
+        return pseudonyms_of(job.key, [*personal, *self._identifying])
+
+    async def _batch(
+        self, job: ExportJob, writer: FileWriter, pseudonyms: Pseudonyms | None, after: bytes
+    ) -> bytes | None:
+        """Write the next customers; returns the last one that was looked at, None at the end."""
+        async with self._database.snapshot() as tx:
+            looked_at, customers = await exporting.read_batch(
+                tx, job.plan, after, most=_BATCH_PROFILES, now_us=to_us(now())
+            )
+        if not looked_at:
+            return None
+        data = await asyncio.to_thread(self._written, job, writer, pseudonyms, customers)
+        written = [customer.profile.profile for customer in customers]
+        await self._keep(job, Progress(looked_at[-1], written, len(looked_at) - len(written), data))
+        return looked_at[-1]
+
+    def _written(
+        self, job: ExportJob, writer: FileWriter, pseudonyms: Pseudonyms | None, customers: Sequence[Customer]
+    ) -> bytes:
+        rows = [
+            row_of(customer, profile_id(customer.profile.profile), job.plan, self._namespaces, pseudonyms)
+            for customer in customers
+        ]
+        return writer.write(rows)
+
+    async def _keep(self, job: ExportJob, done: Progress) -> None:
+        async with self._database.transaction() as tx:
+            if not await ExportStore(tx).advance(job.plan.export_id, self._holder, self._lease_s, done):
+                raise StoppedError
+
+    async def _end(self, job: ExportJob, state: State, *, failure: str = "") -> None:
+        async with self._database.transaction() as tx:
+            store = ExportStore(tx)
+            current = await store.find(job.plan.export_id, lock=True)
+            if current is not None and current.state is State.RUNNING:
+                await store.end(job.plan.export_id, state, end_time_us=to_us(now()), failure=failure)
