@@ -43,7 +43,7 @@ class Settings(ServiceSettings):
     lease_seconds: float = Field(15, gt=0, validation_alias="DANGOL_PROFILE_LEASE_SECONDS")
     """Time after which an import or export whose process died goes on in another."""
     upload_days: int = Field(7, ge=1, validation_alias="DANGOL_PROFILE_UPLOAD_DAYS")
-    """Days after which an import whose file never became complete is ended."""
+    """Days after which an import that is not complete, was paused or has failed is ended, and its file forgotten."""
     transfer_days: int = Field(90, ge=1, validation_alias="DANGOL_PROFILE_TRANSFER_DAYS")
     """Days for which imports and exports that have ended are listed, with their rejected rows."""
     export_hours: int = Field(24, ge=1, validation_alias="DANGOL_PROFILE_EXPORT_HOURS")

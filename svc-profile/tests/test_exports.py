@@ -22,6 +22,7 @@ from dangol.profile.v1.transfer_pb2_grpc import ExportServiceStub
 from dangol.segmentation.v1 import segmentation_pb2
 from svc_profile.app import build
 from svc_profile.settings import Settings
+from svc_profile.store.personal import personal_tables
 
 START_US = 1_760_000_000_000_000
 numbers = itertools.count()
@@ -234,6 +235,20 @@ async def test_a_file_goes_when_its_time_is_over(service: RunningService, tag: s
     assert (await get(service, other.export_id)).state == pb.EXPORT_STATE_EXPIRED
     with pytest.raises(grpc.aio.AioRpcError, match="expired has no file"):
         await download(service, other.export_id)
+
+
+async def test_a_file_goes_when_somebody_in_it_is_erased(service: RunningService, tag: str) -> None:
+    """As a whole, because a file cannot lose one line; the files of others stay."""
+    await collect(service, *(event("identify", user_id=f"u{n}-{tag}") for n in range(2)))
+    job, data = await exported(service, profiles=[f"user_id:u0-{tag}", f"user_id:u1-{tag}"])
+    other, _ = await exported(service, profiles=[f"user_id:u1-{tag}"])
+    (gone,) = [parse_profile_id(row["profile_id"]) for row in rows(data) if row["user_id"] == f"u0-{tag}"]
+    async with service.database.transaction() as tx:
+        await personal_tables().erase(tx, [gone])
+    assert (await get(service, job.export_id)).state == pb.EXPORT_STATE_EXPIRED
+    assert await download(service, other.export_id)
+    async with service.database.snapshot() as tx:
+        assert not await tx.value("SELECT count(*) FROM export_chunks WHERE export_id = :id", id=job.export_id)
 
 
 _DIED_EARLY = """

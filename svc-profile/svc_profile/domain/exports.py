@@ -143,7 +143,7 @@ def row_of(
     if EVENT_COUNTS in plan.fields:
         row.append(profile.counts)
     if REVENUE in plan.fields:
-        row.append({currency: str(value) for currency, value in profile.revenue.items()})
+        row.append({currency: f"{value.normalize():f}" for currency, value in profile.revenue.items()})
     if GROUPS in plan.fields:
         row.append([pseudonyms.of("group", group) if pseudonyms else group for group in profile.groups])
     if CONSENTS in plan.fields:

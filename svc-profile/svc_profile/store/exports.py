@@ -115,11 +115,6 @@ SELECT p.profile_id, f.fragment_id FROM unnest(CAST(:profiles AS uuid[])) AS p (
 _EXPIRE = """
 UPDATE export_jobs SET state = 5 WHERE state = 2 AND expire_time_us < :now_us RETURNING export_id
 """
-_EXPIRE_OF = """
-UPDATE export_jobs SET state = 5 WHERE state = 2 AND NOT pseudonymise AND EXISTS (
-    SELECT FROM export_chunks c WHERE c.export_id = export_jobs.export_id AND c.profiles && CAST(:fragments AS uuid[])
-) RETURNING export_id
-"""
 _FORGET_FILES = "DELETE FROM export_chunks WHERE export_id = ANY (CAST(:export_ids AS text[]))"
 _FORGET_JOBS = "DELETE FROM export_jobs WHERE state <> 1 AND create_time_us < :before_us"
 
@@ -263,11 +258,6 @@ class ExportStore:
     async def expire(self, *, now_us: int) -> None:
         """Delete the files whose time is over."""
         rows = await self._tx.rows(_EXPIRE, now_us=now_us)
-        await self._tx.execute(_FORGET_FILES, export_ids=[row[0] for row in rows])
-
-    async def expire_files_of(self, fragments: Collection[FragmentKey]) -> None:
-        """Delete the files that name somebody, because nobody may be known by them any more."""
-        rows = await self._tx.rows(_EXPIRE_OF, fragments=[UUID(fragment) for fragment in fragments])
         await self._tx.execute(_FORGET_FILES, export_ids=[row[0] for row in rows])
 
     async def forget(self, *, before_us: int) -> None:

@@ -77,7 +77,7 @@ ORDER BY row_number, position LIMIT :most
 """
 
 _FORGET_UPLOADS = """
-UPDATE import_jobs SET state = 6, end_time_us = :now_us WHERE state = 1 AND create_time_us < :before_us
+UPDATE import_jobs SET state = 6, end_time_us = :now_us WHERE state IN (1, 3, 5) AND create_time_us < :before_us
 RETURNING import_id
 """
 _FORGET_FILES = "DELETE FROM import_chunks WHERE import_id = ANY (CAST(:import_ids AS text[]))"
@@ -196,7 +196,7 @@ class ImportStore:
         return [((row[0], row[1]), RejectedRow(row[0], *row[2:])) for row in rows]
 
     async def forget_uploads(self, *, before_us: int, now_us: int) -> None:
-        """End imports whose file never became complete."""
+        """End imports that nobody went on with, and forget their files."""
         rows = await self._tx.rows(_FORGET_UPLOADS, before_us=before_us, now_us=now_us)
         await self._tx.execute(_FORGET_FILES, import_ids=[row[0] for row in rows])
 

@@ -18,6 +18,14 @@ _OF_CUSTOMER = (
     "data_request_id IN (SELECT data_request_id FROM data_requests WHERE profile_id = ANY (CAST(:fragments AS uuid[])))"
 )
 
+_IN_EXPORT = "export_id IN (SELECT export_id FROM export_chunks WHERE profiles && CAST(:fragments AS uuid[]))"
+
+_EXPORT_REDACTED = """
+    state = CASE state WHEN 2 THEN 5 ELSE state END, cursor = NULL, file_bytes = 0, written_profiles = 0,
+    withheld_profiles = 0, lease_holder = '', lease_until = '-infinity',
+    fragments = ARRAY(SELECT unnest(fragments) EXCEPT SELECT unnest(CAST(:fragments AS uuid[])))
+"""
+
 _LEDGER_REDACTED = """
     fragment_id = NULL, purpose_id = NULL, answer = NULL, time_us = NULL, received_time_us = NULL, event_key = NULL,
     device_id = NULL, notice_version = NULL, locale = NULL, channel = NULL, actor = NULL, source = NULL,
@@ -81,6 +89,15 @@ def personal_tables() -> PersonalTables:
                 left_out=("event_key", "salt", "redaction_request_id", "row_hash", "device_id"),
                 present=_readable_record,
             ),
+            # A file that names the customer goes as a whole; one that is still being written begins again.
+            PersonalTable(
+                "export_jobs",
+                f"{_IN_EXPORT} OR fragments && CAST(:fragments AS uuid[])",
+                redact=_EXPORT_REDACTED,
+                on_rebuild=False,
+                exported=False,
+            ),
+            PersonalTable("export_chunks", _IN_EXPORT, on_rebuild=False, exported=False),
             PersonalTable("data_export_chunks", _OF_CUSTOMER, on_rebuild=False, exported=False),
             PersonalTable("data_export_parts", _OF_CUSTOMER, on_rebuild=False, exported=False),
             by_profile(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take customers out: start an export, write one batch after the other, hand the file over, delete it in time."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -136,11 +136,6 @@ async def forget_exports(tx: Transaction, *, now_us: int, kept_days: int) -> Non
     store = ExportStore(tx)
     await store.expire(now_us=now_us)
     await store.forget(before_us=now_us - kept_days * _DAY_US)
-
-
-async def forget_files_of(tx: Transaction, fragments: Collection[FragmentKey]) -> None:
-    """Delete the files that name somebody who was erased."""
-    await ExportStore(tx).expire_files_of(fragments)
 
 
 def _found(job: ExportJob | None) -> ExportJob:
