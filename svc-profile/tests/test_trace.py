@@ -163,3 +163,18 @@ async def test_who_may_not_see_personal_data_is_told_the_path_without_it(service
     answer = await trace(service, stated.message_id, scopes=["events.read"])
     assert ("TRAITS", "CHANGED") in told(answer)
     assert f"{tag}@" not in str(MessageToDict(answer))
+
+
+async def test_an_event_of_somebody_who_refused_analytics_is_told_as_withheld(
+    service: RunningService, tag: str
+) -> None:
+    """Neither what was sent nor whose it is can be told: only the key is kept."""
+    refusal = {"consent": {"categoryPreferences": {"analytics": False}}}
+    no = event("page", user_id=f"u-{tag}", context=json.dumps(refusal).encode())
+    await collect(service, no)
+    later = event("track", at=5, name="Product Viewed", user_id=f"u-{tag}", properties={"sku": "secret"})
+    await collect(service, later)
+    answer = await trace(service, later.message_id)
+    assert told(answer) == [("COLLECTED", "WITHHELD")]
+    assert not answer.events[0].fragment_id
+    assert "secret" not in str(answer)

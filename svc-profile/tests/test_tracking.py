@@ -246,6 +246,24 @@ class TestThroughTheDoors:
         colour, sku = (await tracked(service, name)).properties
         assert (colour.planned, sku.planned, list(sku.unplanned_types)) == (False, True, ["integer"])
 
+    async def test_what_is_unplanned_and_what_is_unseen_can_be_asked_for(
+        self, service: RunningService, name: str
+    ) -> None:
+        unplanned, unseen = f"{name} unplanned", f"{name} unseen"
+        for each in (unseen, name):
+            schema = ParseDict({"schema": {"type": "object"}}, pb.EventSchema(name=each))
+            await service.stub(IngestServiceStub).CreateEventSchema(pb.CreateEventSchemaRequest(event_schema=schema))
+        await collect(service, track(name), track(unplanned))
+        mine = {name, unplanned, unseen}
+        by_filter = {
+            only: {event.name for event in await listed(service, filter=only)} & mine
+            for only in (pb.TRACKED_EVENT_FILTER_UNPLANNED, pb.TRACKED_EVENT_FILTER_UNSEEN)
+        }
+        assert by_filter == {
+            pb.TRACKED_EVENT_FILTER_UNPLANNED: {unplanned},
+            pb.TRACKED_EVENT_FILTER_UNSEEN: {unseen},
+        }
+
     async def test_the_plan_is_listed_by_name_page_by_page(self, service: RunningService) -> None:
         names = [f"list {number:03}" for number in range(7)]
         await collect(service, *(track(each, source=f"s{number % 2}") for number, each in enumerate(names)))

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from svc_profile.domain.schemas import EventSchema
@@ -23,6 +24,24 @@ class Property:
     """True when the schema names it."""
     unplanned_types: tuple[str, ...] = ()
     """Types that were seen and that the schema does not allow."""
+
+
+class Only(IntEnum):
+    """Part of the plan."""
+
+    UNPLANNED = 1
+    """Seen, and without a schema."""
+    UNSEEN = 2
+    """With a schema, and never seen."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which events of the plan are wanted."""
+
+    source: str = ""
+    """Empty is any."""
+    only: Only | None = None
 
 
 @dataclass(frozen=True)

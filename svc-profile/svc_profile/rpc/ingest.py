@@ -10,6 +10,7 @@ from grpc.aio import ServicerContext
 
 from chassis import pages
 from svc_profile.domain.fragments import storable_text
+from svc_profile.domain.planning import Only, Wanted
 from svc_profile.store.rejected import Filter
 from svc_profile.usecases import schemas
 from svc_profile.usecases.rejected import list_rejected
@@ -130,10 +131,11 @@ class IngestRpc(IngestServiceServicer):
         self, request: pb.ListTrackedEventsRequest, context: ServicerContext
     ) -> pb.ListTrackedEventsResponse:
         """Return the tracking plan."""
-        size, source = pages.page_size(request.page_size), storable_text(request.source)
+        size = pages.page_size(request.page_size)
+        wanted = Wanted(storable_text(request.source), Only(request.filter) if request.filter else None)
         after = name_position(token) if (token := pages.decode_token(request.page_token)) else None
         async with self._database.snapshot() as tx:
-            found = await list_tracked(tx, source=source, after=after, most=size + 1)
+            found = await list_tracked(tx, wanted, after=after, most=size + 1)
         page, more = found[:size], found[size:]
         return pb.ListTrackedEventsResponse(
             tracked_events=[tracked_to_proto(event, with_properties=False) for event in page],

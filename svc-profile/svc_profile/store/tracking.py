@@ -7,6 +7,7 @@ from typing import Any
 from chassis.database import Transaction
 from sqlalchemy import Row
 
+from svc_profile.domain.planning import Only, Wanted
 from svc_profile.domain.tracking import MAX_NAMES, MAX_PROPERTIES, OTHERS, EventSeen, Key, PropertySeen
 
 # One transaction at a time adds to the plan, so that its limits hold and no two wait for each other in a circle. Two
@@ -59,9 +60,13 @@ ON CONFLICT (name, source, path) DO UPDATE SET
 _PAGE = """
 SELECT name, source, event_count, inspected_count, first_seen_us, last_seen_us FROM (
     SELECT name FROM (
-        SELECT name FROM tracked_events WHERE :source = '' OR source = :source
-        UNION SELECT name FROM event_schemas WHERE :source = ''
-    ) AS every WHERE name > :after OR :from_start ORDER BY name LIMIT :most
+        SELECT name FROM tracked_events WHERE (:source = '' OR source = :source) AND NOT :unseen
+        UNION SELECT name FROM event_schemas WHERE :source = '' AND NOT :unplanned
+    ) AS every
+    WHERE (name > :after OR :from_start)
+        AND NOT (:unplanned AND EXISTS (SELECT FROM event_schemas s WHERE s.name = every.name))
+        AND NOT (:unseen AND EXISTS (SELECT FROM tracked_events e WHERE e.name = every.name))
+    ORDER BY name LIMIT :most
 ) AS page LEFT JOIN tracked_events t USING (name)
 WHERE :source = '' OR source = :source
 ORDER BY name, source
@@ -93,9 +98,17 @@ class TrackingStore:
         await self._add_events(kept)
         await self._add_properties(kept)
 
-    async def page(self, *, source: str, after: str | None, most: int) -> dict[str, dict[str, EventSeen]]:
+    async def page(self, wanted: Wanted, *, after: str | None, most: int) -> dict[str, dict[str, EventSeen]]:
         """Return events by name and source, of names after a name; those that nobody has sent have no source."""
-        rows = await self._tx.rows(_PAGE, source=source, after=after or "", from_start=after is None, most=most)
+        rows = await self._tx.rows(
+            _PAGE,
+            source=wanted.source,
+            unplanned=wanted.only is Only.UNPLANNED,
+            unseen=wanted.only is Only.UNSEEN,
+            after=after or "",
+            from_start=after is None,
+            most=most,
+        )
         found: dict[str, dict[str, EventSeen]] = {}
         for row in rows:
             by_source = found.setdefault(row.name, {})

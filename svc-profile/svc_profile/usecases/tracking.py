@@ -4,7 +4,7 @@
 from chassis.database import Transaction
 from chassis.errors import NotFound
 
-from svc_profile.domain.planning import TrackedEvent
+from svc_profile.domain.planning import TrackedEvent, Wanted
 from svc_profile.domain.tracking import Tally
 from svc_profile.store.schemas import SchemaStore
 from svc_profile.store.tracking import TrackingStore
@@ -16,9 +16,9 @@ async def track(tx: Transaction, tally: Tally) -> None:
         await TrackingStore(tx).add(tally.seen)
 
 
-async def list_tracked(tx: Transaction, *, source: str, after: str | None, most: int) -> list[TrackedEvent]:
+async def list_tracked(tx: Transaction, wanted: Wanted, *, after: str | None, most: int) -> list[TrackedEvent]:
     """Return events by name: those that were seen, and those that have a schema."""
-    found = await TrackingStore(tx).page(source=source, after=after, most=most)
+    found = await TrackingStore(tx).page(wanted, after=after, most=most)
     schemas = await SchemaStore(tx).of_names(list(found))
     return [TrackedEvent(name, by_source, schemas.get(name)) for name, by_source in found.items()]
 

@@ -50,6 +50,30 @@ SCHEMA_ENFORCEMENT_REJECT: SchemaEnforcement.ValueType  # 3
 """It is not learnt, no service hears of it, and it is listed among the rejected events with the reason SCHEMA."""
 Global___SchemaEnforcement: _TypeAlias = SchemaEnforcement  # noqa: Y015
 
+class _TrackedEventFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrackedEventFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrackedEventFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACKED_EVENT_FILTER_UNSPECIFIED: _TrackedEventFilter.ValueType  # 0
+    """All."""
+    TRACKED_EVENT_FILTER_UNPLANNED: _TrackedEventFilter.ValueType  # 1
+    """Those that were seen and have no schema."""
+    TRACKED_EVENT_FILTER_UNSEEN: _TrackedEventFilter.ValueType  # 2
+    """Those that have a schema and were never seen."""
+
+class TrackedEventFilter(_TrackedEventFilter, metaclass=_TrackedEventFilterEnumTypeWrapper):
+    """Which names of the tracking plan are wanted."""
+
+TRACKED_EVENT_FILTER_UNSPECIFIED: TrackedEventFilter.ValueType  # 0
+"""All."""
+TRACKED_EVENT_FILTER_UNPLANNED: TrackedEventFilter.ValueType  # 1
+"""Those that were seen and have no schema."""
+TRACKED_EVENT_FILTER_UNSEEN: TrackedEventFilter.ValueType  # 2
+"""Those that have a schema and were never seen."""
+Global___TrackedEventFilter: _TypeAlias = TrackedEventFilter  # noqa: Y015
+
 @_typing.final
 class EventSchema(_message.Message):
     """What the events of one name must look like."""
@@ -854,22 +878,26 @@ class ListTrackedEventsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Only events of this source. Empty is all, and events that have a schema and were never seen."""
     page_size: _builtins.int
     """Most names in one answer: 1 to 1000, 100 when 0."""
     page_token: _builtins.str
     """`next_page_token` of the answer before."""
+    filter: Global___TrackedEventFilter.ValueType
+    """Which names."""
     def __init__(
         self,
         *,
         source: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___TrackedEventFilter.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
