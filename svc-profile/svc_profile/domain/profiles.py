@@ -28,6 +28,8 @@ class Profile:
     """A customer."""
 
     profile: FragmentKey
+    fragments: tuple[FragmentKey, ...]
+    """All of them, also those that nobody is known by."""
     known_as: tuple[KnownAs, ...]
     traits: dict[str, Any]
     first_seen_us: int
@@ -45,6 +47,7 @@ def fold_profile(profile: FragmentKey, fragments: Sequence[Fragment], policies: 
     first_us, last_us = whole.first_event_us, whole.last_event_us
     return Profile(
         profile=profile,
+        fragments=tuple(sorted(fragment.name.fragment for fragment in fragments)),
         known_as=tuple(
             sorted(
                 (known_as(each) for each in fragments if each.name.namespace != DERIVED),

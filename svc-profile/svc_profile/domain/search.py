@@ -19,6 +19,7 @@ import phonenumbers
 from chassis.errors import Invalid
 from chassis.identifiers import ANONYMOUS_ID, PHONE
 
+from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey
 
 NAME, ORDER_ID = "name", "order_id"
@@ -31,6 +32,9 @@ NAME_TRAITS = frozenset(
     }
 )  # fmt: skip
 """Traits that a customer is looked for by."""
+
+UNINDEXED = frozenset({ANONYMOUS_ID, DERIVED})
+"""Namespaces whose values have no entry."""
 
 _FIRST, _LAST = ("firstName", "first_name"), ("lastName", "last_name")
 
@@ -138,7 +142,7 @@ def entries_of(fragment: FragmentKey, namespace: str, value: str, traits: Mappin
     Visitors' ids are many and nobody remembers a part of one, so they are found as a whole only, without an index.
     """
     found = [entry(fragment, NAME, name) for name in sorted(names_in(traits))]
-    if namespace != ANONYMOUS_ID:
+    if namespace not in UNINDEXED:
         found.append(entry(fragment, namespace, value))
     return list({(each.kind, each.text): each for each in found if each is not None}.values())
 

@@ -6,15 +6,17 @@ from collections.abc import Collection
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 
+from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.timeline import DecisionMade, LinkMade
 
-# A pair has one link, whatever number of events speak for it.
+# Fragments that nobody is known by are of the machine. A pair has one link, whatever number of events speak for it.
 _LINKS = """
 SELECT l.child, l.parent, l.rule, l.claim_time_us, c.namespace, c.value,
     p.namespace AS parent_namespace, p.value AS parent_value
 FROM links l JOIN fragments c ON c.fragment_id = l.child JOIN fragments p ON p.fragment_id = l.parent
-WHERE l.eligible AND l.child = ANY (CAST(:fragments AS uuid[])) AND l.parent = ANY (CAST(:fragments AS uuid[]))
+WHERE l.eligible AND c.namespace <> :derived
+    AND l.child = ANY (CAST(:fragments AS uuid[])) AND l.parent = ANY (CAST(:fragments AS uuid[]))
     AND (CAST(:before_us AS bigint) IS NULL
         OR (l.claim_time_us, l.child, l.parent)
             < (CAST(:before_us AS bigint), CAST(:child AS uuid), CAST(:parent AS uuid)))
@@ -55,6 +57,7 @@ class IdentityHistoryStore:
         """Return the links inside a customer, before a position (time, child, parent)."""
         rows = await self._tx.rows(
             _LINKS,
+            derived=DERIVED,
             fragments=[UUID(fragment) for fragment in fragments],
             before_us=before[0] if before else None,
             child=UUID(before[1]) if before else None,

@@ -27,9 +27,10 @@ DELETE FROM search_queue WHERE queue_id IN (
 ) RETURNING fragment_id, event_key
 """
 
+# Who erases a customer removes the fragments first: it waits for this lock, and then removes the entries as well.
 _SOURCES = """
 SELECT fragment_id, namespace, value, CAST(traits AS text) AS traits FROM fragments
-WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR KEY SHARE
 """
 
 _DELETE_STALE = """
@@ -164,7 +165,7 @@ class SearchStore:
         return [(row.fragment_id.bytes, row.event_key.bytes if row.event_key else None) for row in rows]
 
     async def sources(self, fragments: Collection[FragmentKey]) -> list[Source]:
-        """Return what the entries of some fragments are made of."""
+        """Return what the entries of some fragments are made of, locked against erasure."""
         rows = await self._tx.rows(_SOURCES, fragments=[UUID(fragment) for fragment in fragments])
         return [Source(row.fragment_id.bytes, row.namespace, row.value, _values(row.traits)) for row in rows]
 

@@ -5,14 +5,13 @@ Collecting only notes which fragments changed, in a table of its own; the entrie
 are when their turn comes, so any order and any repetition ends in the same entries.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from chassis.database import Transaction
 from chassis.events import ORDER_COMPLETED, json_object, order_amount
-from chassis.identifiers import ANONYMOUS_ID
 
 from svc_profile.domain.events import Event, FragmentKey
-from svc_profile.domain.search import NAME_TRAITS, ORDER_ID, Entry, entries_of, entry
+from svc_profile.domain.search import NAME_TRAITS, ORDER_ID, UNINDEXED, Entry, entries_of, entry
 from svc_profile.store.events import EventStore, StoredEvent
 from svc_profile.store.fragments import Folded
 from svc_profile.store.search import Filling, SearchStore, Waiting
@@ -23,7 +22,7 @@ INDEX_VERSION = 1
 
 async def note_changes(tx: Transaction, events: Sequence[Event], folded: Folded) -> None:
     """Note the fragments that can be found by something new: they are new, or their names or orders are."""
-    changed = {key for key, fragment in folded.new.items() if fragment.name.namespace != ANONYMOUS_ID}
+    changed = {key for key, fragment in folded.new.items() if fragment.name.namespace not in UNINDEXED}
     changed |= {event.owner.fragment for event in events if event.traits and not NAME_TRAITS.isdisjoint(event.traits)}
     waiting: list[Waiting] = [(fragment, None) for fragment in changed]
     waiting += [(e.owner.fragment, e.key) for e in events if e.amount and e.counted_name == ORDER_COMPLETED]
@@ -49,7 +48,7 @@ async def index_some(tx: Transaction, most: int) -> bool:
         await store.replace(fragments, await _entries(store, fragments))
     orders = {event for _, event in waiting if event is not None}
     if orders:
-        await store.add(_order_entries(await EventStore(tx).find(orders)))
+        await store.add(await _order_entries(tx, orders))
     return len(waiting) == most or await _fill_some(store, most)
 
 
@@ -61,16 +60,20 @@ async def _entries(store: SearchStore, fragments: Collection[FragmentKey]) -> li
     ]
 
 
-def _order_entries(events: Iterable[StoredEvent]) -> list[Entry]:
-    entries = []
-    for event in events:
-        if event.message is None or event.fragment is None:
-            continue
-        amount = order_amount(event.name, json_object(event.message.properties))
-        found = entry(event.fragment, ORDER_ID, amount.order_id) if amount and amount.order_id else None
-        if found is not None:
-            entries.append(found)
-    return entries
+async def _order_entries(tx: Transaction, keys: Collection[bytes]) -> list[Entry]:
+    events = EventStore(tx)
+    owners = {event.fragment for event in await events.find(keys) if event.fragment is not None}
+    held = {source.fragment for source in await SearchStore(tx).sources(owners)}
+    # Read once more: what was erased before the lock was had is gone.
+    found = (_order_entry(event) for event in await events.find(keys) if event.fragment in held)
+    return [each for each in found if each is not None]
+
+
+def _order_entry(event: StoredEvent) -> Entry | None:
+    if event.message is None or event.fragment is None:
+        return None
+    amount = order_amount(event.name, json_object(event.message.properties))
+    return entry(event.fragment, ORDER_ID, amount.order_id) if amount and amount.order_id else None
 
 
 async def _fill_some(store: SearchStore, most: int) -> bool:

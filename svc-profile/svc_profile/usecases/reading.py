@@ -43,7 +43,7 @@ async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], 
 
 
 def _members(profile: Profile) -> Members:
-    return Members(profile.profile, [known.fragment for known in profile.known_as])
+    return Members(profile.profile, list(profile.fragments))
 
 
 async def _standing(tx: Transaction, profile: FragmentKey, parts: Set[str]) -> Standing:
