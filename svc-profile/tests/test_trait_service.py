@@ -156,6 +156,32 @@ async def test_policies_hold_across_the_names_of_a_customer(service: RunningServ
     assert await known_traits(service, user) == {points: 5.3, name: "Kim"}
 
 
+async def told(service: RunningService, reference: str, name: str) -> Any:
+    """Return what other services were told last of one trait of one identifier; missing when nothing is decided."""
+    await service.settled()
+    fragment = KEY.resolve(reference).bytes
+    messages = [each for m in await service.published(pb.TraitsFolded) for each in m.fragments]
+    newest = max((each for each in messages if each.fragment_id == fragment), key=lambda each: each.revision)
+    return json.loads(newest.traits).get(name, "missing")
+
+
+async def test_other_services_are_told_what_a_trait_is_under_each_identifier(service: RunningService, tag: str) -> None:
+    """When it is stated, when it is derived again, and when nothing is decided about it any more."""
+    user, visitor, points = f"u-{tag}", f"d-{tag}", f"points_{tag}"
+    first = event("identify", user_id=user, traits={points: 0.1})
+    await collect(service, first, event("identify", at=1, anonymous_id=visitor, traits={points: "many"}))
+    await define(service, points, type="TRAIT_TYPE_NUMBER", policy="TRAIT_POLICY_SUM")
+    await derived(service)
+    value, time_us, _, kind = await told(service, f"user_id:{user}", points)
+    assert (value, time_us, kind) == (0.1, first.time_us, "SUM")
+    assert await told(service, f"anonymous_id:{visitor}", points) is None
+    await collect(service, event("identify", at=2, user_id=user, traits={points: 0.2}))
+    assert (await told(service, f"user_id:{user}", points))[0] == 0.3
+    await traits_stub(service).DeleteTraitDefinition(pb.DeleteTraitDefinitionRequest(name=points))
+    await derived(service)
+    assert await told(service, f"user_id:{user}", points) == "missing"
+
+
 async def test_a_broken_value_is_rejected_and_the_event_is_not(service: RunningService, tag: str) -> None:
     """No service learns it, and the log names trait and rule."""
     user, age, size = f"u-{tag}", f"age_{tag}", f"size_{tag}"

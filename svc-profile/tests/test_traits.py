@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies, definitions, histories and computed traits, without any engine."""
 
+import functools
 import itertools
 import math
 from decimal import Decimal
@@ -11,6 +12,7 @@ import pytest
 from chassis.errors import Invalid
 from hypothesis import given
 from hypothesis import strategies as st
+from svc_profile.domain.announced import announced
 from svc_profile.domain.computed import (
     DAY_US,
     MAX_KEYS,
@@ -22,7 +24,7 @@ from svc_profile.domain.computed import (
     evaluate,
     values_at,
 )
-from svc_profile.domain.definitions import Enforcement, TraitDefinition, TraitSchema, TraitType
+from svc_profile.domain.definitions import COMPARABLE, Enforcement, TraitDefinition, TraitSchema, TraitType
 from svc_profile.domain.derivation import Derivation, Statement, history
 from svc_profile.domain.events import Event, Name, Names, event_key
 from svc_profile.domain.fragments import Fragment, learn
@@ -154,6 +156,45 @@ def test_a_policy_that_changes_is_as_if_it_had_always_been_there(
     for key, fragment in known.items():
         fragment.traits = derivation.traits(key, fragment.traits)
     assert told(known, new) == told(learn(events, new.policies), new)
+
+
+SELECTING = [policy for policy in Policy if policy not in (Policy.SUM, Policy.UNION)]
+
+
+@given(
+    st.sampled_from(SELECTING),
+    st.sampled_from([TraitType.NUMBER, TraitType.STRING, TraitType.TIME]),
+    st.data(),
+)
+def test_what_is_announced_needs_no_policy_to_be_put_together(
+    policy: Policy, kind: TraitType, data: st.DataObject
+) -> None:
+    """The state with the greatest order and tie is the one that the policy picks."""
+    values: dict[TraitType, st.SearchStrategy[Any]] = {
+        TraitType.NUMBER: st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-5, 5)),
+        TraitType.STRING: st.text(max_size=3),
+        TraitType.TIME: st.sampled_from(["2026-01-31", "2026-01-31T09:00:00+09:00", "1960-05-01", "2026-02-01"]),
+    }
+    sources = SOURCES if policy is Policy.SOURCE_PRIORITY else ()
+    decided = schema(TraitDefinition("x", policy=policy, type=kind, sources=sources, enforcement=Enforcement.REJECT))
+    fold = fold_of(policy, sources, comparable=COMPARABLE[kind])
+    states = []
+    for number in range(data.draw(st.integers(2, 4))):
+        at, source = data.draw(st.integers(-3, 3)), data.draw(st.sampled_from([*SOURCES, "other"]))
+        state = fold.state(data.draw(values[kind]), at, event_key("", str(number)).hex(), source)
+        states += [state] if state is not None else []
+    told = [announced({"x": state}, decided)["x"] for state in states]
+    winner = functools.reduce(fold.join, states)
+    greatest = max((state for state in told if state is not None), key=lambda state: state[1:])
+    assert (greatest[0], type(greatest[0])) == (winner.value, type(winner.value))
+    assert -(2**63) <= greatest[1] < 2**63
+
+
+def test_a_trait_without_a_state_is_announced_as_none() -> None:
+    """So that what the events state of it does not count there."""
+    decided = schema(definition(Policy.SUM), TraitDefinition("y"))
+    assert announced({"y": Trait(1, 2, "aa")}, decided) == {"x": None}
+    assert announced({"x": Trait("0.300000", 2, "aa")}, decided) == {"x": [0.3, 2, "aa", "SUM"]}
 
 
 def test_a_value_whose_event_is_no_longer_kept_goes_on() -> None:

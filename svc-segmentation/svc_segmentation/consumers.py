@@ -8,6 +8,7 @@ from chassis.database import Transaction
 from chassis.streams import RESOLVED, Subscription
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
+from dangol.profile.v1.traits_pb2 import TraitsFolded
 
 from svc_segmentation import wire
 from svc_segmentation.usecases import behaviour
@@ -32,10 +33,16 @@ class Hearing:
         await behaviour.remap(tx, *wire.read_mappings(messages))
         self._wake.set()
 
+    async def on_traits_folded(self, tx: Transaction, messages: Sequence[TraitsFolded]) -> None:
+        """Say of traits with a policy what svc-profile says."""
+        await self._memory.decide(tx, wire.read_decided(messages))
+        self._wake.set()
+
 
 def subscriptions(hearing: Hearing, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
         Subscription(EventBatch, hearing.on_resolved, subject=RESOLVED, batch_messages=batch_messages),
         Subscription(FragmentsRemapped, hearing.on_remapped),
+        Subscription(TraitsFolded, hearing.on_traits_folded),
     )

@@ -22,10 +22,11 @@ from chassis.identity import format_profile_id
 from dangol.events.v1 import events_pb2
 from dangol.operations.v1.operations_pb2 import TRACE_PHASE_SEGMENTS, TracedEvent, TracedSegment, TraceStep
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
+from dangol.profile.v1.traits_pb2 import TraitsFolded
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 
 from chassis import pages
-from svc_segmentation.domain.behaviour import Amount, Behaviour, clamped, event_key, storable, tie_break
+from svc_segmentation.domain.behaviour import Amount, Behaviour, Decided, clamped, event_key, storable, tie_break
 from svc_segmentation.domain.segments import Change, Draft, Membership, PastChange, Preview, Segment
 
 MAX_CHANGES = 1_000
@@ -96,6 +97,19 @@ class EventReader:
             value = str(abs(moved.value))
             amounts += [("revenue", time_us, value), (f"revenue.{moved.currency}", time_us, value)]
         return amounts
+
+
+def read_decided(messages: Iterable[TraitsFolded]) -> dict[bytes, Decided]:
+    """Return what was decided about traits, by fragment; the highest revision of each."""
+    decided: dict[bytes, Decided] = {}
+    for message in messages:
+        for each in message.fragments:
+            if len(each.fragment_id) != 16:
+                raise Invalid.field("fragments.fragment_id", "is 16 bytes")
+            known = decided.get(each.fragment_id)
+            if known is None or known.revision < each.revision:
+                decided[each.fragment_id] = Decided(each.revision, storable(json_object(each.traits)))
+    return decided
 
 
 def _number(value: Any) -> str:

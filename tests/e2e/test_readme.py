@@ -50,11 +50,11 @@ async def test_the_tour_of_the_readme_works(platform: Platform) -> None:
 async def test_the_guide_to_traits_works(platform: Platform) -> None:
     """Policies, definitions, history, computed traits, groups and households answer as the guide says."""
     answers = await _answers(GUIDES / "traits.md", platform)
-    _, channel, _, _, derivation, age, profile, history, favourite, _, _, computed, acme, members, home, groups, _ = (
-        answers
-    )
+    _, channel, _, _, derivation, _, segments, age, profile, history, favourite, *answers = answers
+    _, _, computed, acme, members, home, groups, _ = answers
     assert (channel["name"], channel["policy"]) == ("channel", "TRAIT_POLICY_FIRST_NON_EMPTY")
     assert not derivation.get("running", False)
+    assert "from-the-fair" in [segment["name"] for segment in segments["segments"]]
     assert age["enforcement"] == "TRAIT_ENFORCEMENT_REJECT"
     traits = profile["traits"]
     assert traits == {"plan": "gold", "tags": ["ink", "tea"], "points": 15, "age": 34, "channel": "fair"}

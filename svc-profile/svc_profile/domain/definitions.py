@@ -58,7 +58,7 @@ class Enforcement(StrEnum):
 
 _TEXTS = (TraitType.STRING, TraitType.STRING_LIST)
 _NUMBERS = (TraitType.NUMBER, TraitType.INTEGER)
-_COMPARABLE: Mapping[TraitType, Callable[[Any], Any]] = {
+COMPARABLE: Mapping[TraitType, Callable[[Any], Any]] = {
     TraitType.NUMBER: number_or_none,
     TraitType.INTEGER: number_or_none,
     TraitType.STRING: text_or_none,
@@ -111,7 +111,7 @@ class TraitDefinition:
             (len(set(self.sources)) < len(self.sources), "sources", "must be distinct"),
             (self.policy is Policy.SUM and self.type not in _NUMBERS, "type", "SUM needs NUMBER or INTEGER"),
             (
-                self.policy in (Policy.MIN, Policy.MAX) and self.type not in _COMPARABLE,
+                self.policy in (Policy.MIN, Policy.MAX) and self.type not in COMPARABLE,
                 "type",
                 "MIN and MAX need NUMBER, INTEGER, STRING or TIME",
             ),
@@ -138,7 +138,7 @@ class TraitDefinition:
         """How the trait folds; None when the latest statement wins, as without a definition."""
         if self.policy is Policy.MOST_RECENT:
             return None
-        return fold_of(self.policy, self.sources, _COMPARABLE.get(self.type))
+        return fold_of(self.policy, self.sources, COMPARABLE.get(self.type))
 
     @property
     def decides(self) -> tuple[Any, ...]:
@@ -215,6 +215,15 @@ class TraitSchema:
             name: definition
             for name, definition in self.definitions.items()
             if definition.enforcement is not Enforcement.OFF
+        }
+
+    @cached_property
+    def deciding(self) -> Mapping[str, TraitDefinition]:
+        """The definitions that bear on values, so that what events state is not yet what a trait is."""
+        return {
+            name: definition
+            for name, definition in self.definitions.items()
+            if definition.rejects or definition.policy is not Policy.MOST_RECENT
         }
 
     def accepted(self, traits: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -245,6 +245,15 @@ class FragmentStore:
         rows = await self._tx.rows(_SOME, fragments=[UUID(fragment) for fragment in fragments])
         return {row.fragment_id.bytes: _read(row) for row in rows}
 
+    async def traits(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, dict[str, Trait]]:
+        """Return the traits of some fragments."""
+        rows = await self._tx.rows(
+            "SELECT fragment_id, CAST(traits AS text) AS traits FROM fragments"
+            " WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))",
+            fragments=[UUID(fragment) for fragment in fragments],
+        )
+        return {row.fragment_id.bytes: _read_traits(row.traits) for row in rows}
+
     async def lock_after(self, after: FragmentKey | None, *, most: int) -> dict[FragmentKey, dict[str, Trait]]:
         """Lock the next fragments in the order of their keys; return their traits."""
         rows = await self._tx.rows(_LOCK_AFTER, after=UUID(after) if after else None, most=most)

@@ -63,6 +63,12 @@ ON CONFLICT (group_id, fragment_id) DO UPDATE SET
 WHERE m.decided_us IS NULL OR m.decided_us <= excluded.decided_us
 """
 
+_LEAVE = "DELETE FROM group_members WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND decided_us IS NULL"
+
+_LEAVE_RULED = """
+UPDATE group_members SET first_us = NULL, last_us = NULL WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""
+
 # What staff decided holds until a later event says otherwise.
 _IS_MEMBER = "(m.decided_us IS NULL OR m.member OR m.last_us > m.decided_us)"
 
@@ -132,6 +138,12 @@ class GroupStore:
             firsts=[belonging.first_us for belonging in members.values()],
             lasts=[belonging.last_us for belonging in members.values()],
         )
+
+    async def leave(self, fragments: Collection[FragmentKey]) -> None:
+        """Take back what events said of some fragments' groups; what staff decided stays."""
+        given = [UUID(fragment) for fragment in fragments]
+        await self._tx.execute(_LEAVE, fragments=given)
+        await self._tx.execute(_LEAVE_RULED, fragments=given)
 
     async def rule(self, rulings: Sequence[Ruling]) -> None:
         """Keep what staff decided."""

@@ -77,6 +77,10 @@ class TraitSchemaStore:
         )
         return saved
 
+    async def next_announcement(self) -> int:
+        """Return a number that is greater than all that were returned before."""
+        return int(await self._tx.value("SELECT nextval('trait_announcements')"))
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -18,7 +18,6 @@ from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.consenting import listen, write_down
 from svc_profile.usecases.diverting import divert
-from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.indexing import note_changes
 from svc_profile.usecases.learning import Learner
 from svc_profile.usecases.rebuilding import share_devices
@@ -104,7 +103,6 @@ async def _learn(
             flags |= error.flags
     await EventStore(tx).move(diversion.owners)
     await EventStore(tx).withhold(diversion.dropped)
-    await learn_groups_of(tx, diversion.events)
     devices = await learner.link(tx, diversion, folded)
     await write_down(tx, statements, to_us(now()))
     await note_changes(tx, diversion.events, folded)

@@ -11,6 +11,7 @@ from chassis.database import Transaction
 from svc_profile.domain.derivation import Derivation
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.trait_schema import DerivationStore, Progress, TraitSchemaStore
+from svc_profile.usecases.announcing import announce_traits
 from svc_profile.usecases.statements import statements
 
 FRAGMENTS_AT_ONCE = 500
@@ -34,6 +35,7 @@ async def derive_some(tx: Transaction, most: int = FRAGMENTS_AT_ONCE) -> bool:
         derivation.add(page)
     derived = {key: derivation.traits(key, traits) for key, traits in known.items()}
     await FragmentStore(tx).put_traits({key: traits for key, traits in derived.items() if traits != known[key]})
+    await announce_traits(tx, {key: traits for key, traits in derived.items() if traits or known[key]}, schema)
     await store.advance(max(known), len(known))
     return True
 

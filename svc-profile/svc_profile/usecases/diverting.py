@@ -27,6 +27,11 @@ class Diversion:
     """What ties derived fragments to where they belong."""
 
     @property
+    def learnt(self) -> Sequence[Event]:
+        """The events from which more than the names is learnt."""
+        return [event for event in self.events if event.key not in self.dropped] if self.dropped else self.events
+
+    @property
     def owners(self) -> dict[bytes, FragmentKey]:
         """By event key, the fragment that learns from an event where it is not the one of its strongest name."""
         return {

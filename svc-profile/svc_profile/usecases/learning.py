@@ -13,7 +13,9 @@ from svc_profile.domain.fragments import learn
 from svc_profile.store.fragments import Folded, FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
+from svc_profile.usecases.announcing import announce_stated
 from svc_profile.usecases.diverting import Diversion
+from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.relinking import relink
 
 
@@ -30,6 +32,8 @@ class Learner:
         accepted, broken = self.schema.judge(diversion.events)
         folded = await FragmentStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
         await RejectedStore(tx).put(broken)
+        await announce_stated(tx, diversion.learnt, self.schema)
+        await learn_groups_of(tx, diversion.learnt)
         return folded
 
     async def link(self, tx: Transaction, diversion: Diversion, folded: Folded) -> set[FragmentKey]:

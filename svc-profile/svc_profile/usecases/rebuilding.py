@@ -20,6 +20,7 @@ from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.flags import REBUILT, SHARED
 from svc_profile.store.derived import DerivedStore, Placed
 from svc_profile.store.events import EventStore
+from svc_profile.store.groups import GroupStore
 from svc_profile.store.links import LinkStore
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.indexing import reindex
@@ -105,6 +106,7 @@ async def _derive_again(
     flags = {**flags, **await store.flag(bases, REBUILT)}
     diversion = await divert(tx, list(everything.values()), flags)
     await store.empty(bases, losing.keys() - bases)
+    await GroupStore(tx).leave(losing)
     await EventStore(tx).withhold(diversion.dropped)
     await _tell_again(tx, learner, diversion, flags)
     for message in fragments_forgotten(losing, identity_pb2.FORGET_REASON_REBUILT):

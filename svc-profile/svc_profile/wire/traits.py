@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Traits: what events state, definitions, histories, computed traits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +24,8 @@ from svc_profile.domain.traits import Policy
 from svc_profile.wire.values import bad_token, fill_struct, in_bigint, require_empty
 
 M = TypeVar("M", bound=Message)
+
+MAX_FOLDED = 500
 
 _TYPES: dict[int, TraitType] = {
     pb.TRAIT_TYPE_UNSPECIFIED: TraitType.ANY,
@@ -253,6 +255,18 @@ def page_after(names: Sequence[str], after: str, size: int) -> tuple[list[str], 
     """Return one page of sorted names after one of them, and whether there are more."""
     left = sorted(name for name in names if name > after)
     return left[:size], len(left) > size
+
+
+def traits_folded(told: Mapping[bytes, Mapping[str, Any]], revision: int) -> Iterator[pb.TraitsFolded]:
+    """Announce the states of traits by fragment, in messages of at most 500."""
+    items = sorted(told.items())
+    for start in range(0, len(items), MAX_FOLDED):
+        yield pb.TraitsFolded(
+            fragments=[
+                pb.FragmentTraits(fragment_id=fragment, revision=revision, traits=msgspec.json.encode(traits))
+                for fragment, traits in items[start : start + MAX_FOLDED]
+            ]
+        )
 
 
 def definition_saved(definition: TraitDefinition, revision: int) -> pb.TraitDefinitionSaved:

@@ -57,6 +57,14 @@ class Stated(NamedTuple):
     value: Any
 
 
+class Decided(NamedTuple):
+    """Traits of one fragment about which svc-profile decided, by a policy or by a type that values must have."""
+
+    revision: int
+    states: Mapping[str, Any]
+    """By name, what goes above the statements: a list as in the store, or None when there is no value."""
+
+
 @dataclass(slots=True)
 class Behaviour:
     """What a batch of events says, by fragment."""

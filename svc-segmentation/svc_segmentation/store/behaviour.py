@@ -8,7 +8,7 @@ import msgspec
 from asyncpg.pgproto import pgproto
 from chassis.database import Transaction
 
-from svc_segmentation.domain.behaviour import KEPT, MAX_TRAITS, Day, DayKey, Stated
+from svc_segmentation.domain.behaviour import KEPT, MAX_TRAITS, Day, DayKey, Decided, Stated
 from svc_segmentation.domain.functions import DAY_US
 
 # Rows come in the order of their keys, so that two replicas never wait for each other in a circle.
@@ -85,6 +85,19 @@ ON CONFLICT (fragment_id) DO UPDATE SET
     traits = first_traits(newer_traits(f.traits, excluded.traits), :most)
 """
 
+# A customer who was erased in the meantime is not brought back.
+_DECIDE_TRAITS = """
+INSERT INTO fragment_traits AS f (fragment_id, traits, decided_traits, decided_revision)
+SELECT fragment_id, '{}', CAST(traits AS jsonb), revision
+FROM unnest(CAST(:fragments AS uuid[]), CAST(:revisions AS bigint[]), CAST(:traits AS text[]))
+    AS g (fragment_id, revision, traits)
+WHERE NOT EXISTS (SELECT FROM forgotten_fragments t WHERE t.fragment_id = g.fragment_id)
+ORDER BY fragment_id
+ON CONFLICT (fragment_id) DO UPDATE SET
+    decided_traits = excluded.decided_traits, decided_revision = excluded.decided_revision
+WHERE f.decided_revision IS NULL OR f.decided_revision < excluded.decided_revision
+"""
+
 
 async def add_days(tx: Transaction, days: Mapping[DayKey, Day]) -> None:
     """Add events to the days that they happened on."""
@@ -142,6 +155,19 @@ async def state_traits(tx: Transaction, traits: Mapping[bytes, Mapping[str, Stat
         fragments=[pgproto.UUID(fragment) for fragment in fragments],
         traits=[_traits_json(traits[fragment]) for fragment in fragments],
         most=MAX_TRAITS,
+    )
+
+
+async def decide_traits(tx: Transaction, decided: Mapping[bytes, Decided]) -> None:
+    """Keep what svc-profile decided about traits, the highest revision of each fragment."""
+    if not decided:
+        return
+    fragments = sorted(decided)
+    await tx.execute(
+        _DECIDE_TRAITS,
+        fragments=[pgproto.UUID(fragment) for fragment in fragments],
+        revisions=[decided[fragment].revision for fragment in fragments],
+        traits=[msgspec.json.encode(decided[fragment].states).decode() for fragment in fragments],
     )
 
 

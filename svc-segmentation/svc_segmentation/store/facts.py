@@ -28,7 +28,10 @@ _SEEN = _OF_FRAGMENTS.format(
     "seen",
 )
 _STATED = _OF_FRAGMENTS.format(
-    "merged_traits(s.traits) AS traits", "fragment_traits AS s", "s.fragment_id = f.fragment_id", "stated"
+    "merged_traits(CASE WHEN s.decided_traits IS NULL THEN s.traits ELSE s.traits || s.decided_traits END) AS traits",
+    "fragment_traits AS s",
+    "s.fragment_id = f.fragment_id",
+    "stated",
 )
 
 

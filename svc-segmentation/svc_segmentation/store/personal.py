@@ -22,7 +22,7 @@ def personal_tables() -> PersonalTables:
             PersonalTable("changed_fragments", exported=False),
             by_profile("due_profiles", exported=False),
             PersonalTable("event_days", left_out=("event_key", "older_amounts"), present=_readable_day),
-            PersonalTable("fragment_traits", present=_readable_traits),
+            PersonalTable("fragment_traits", left_out=("decided_traits", "decided_revision"), present=_readable_traits),
             by_profile("memberships", on_rebuild=False, left_out=("revision",)),
             by_profile("membership_history", on_rebuild=False, left_out=("revision",)),
         ],

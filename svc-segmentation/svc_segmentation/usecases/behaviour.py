@@ -8,7 +8,7 @@ from chassis.database import Transaction
 from chassis.mapping import Remapped
 
 from chassis import mapping
-from svc_segmentation.domain.behaviour import Behaviour
+from svc_segmentation.domain.behaviour import Behaviour, Decided
 from svc_segmentation.domain.rules import Watch
 from svc_segmentation.store import behaviour as store
 from svc_segmentation.store.locks import share_rules
@@ -34,6 +34,15 @@ class Memory:
         rules = await self._rulebook.current(tx)
         if rules.rule_set.judges:
             await store.mark_changed(tx, _touched(behaviour, rules.watch) | _moved(moved))
+
+    async def decide(self, tx: Transaction, decided: Mapping[bytes, Decided]) -> None:
+        """Take over what svc-profile decided about traits, and have evaluated whom it may matter for."""
+        await share_rules(tx)
+        await store.decide_traits(tx, decided)
+        rules = await self._rulebook.current(tx)
+        if rules.rule_set.judges and rules.watch.traits:
+            # Also fragments about which nothing is decided any more: what they stated counts again.
+            await store.mark_changed(tx, decided.keys())
 
     async def _learn(self, tx: Transaction, mappings: Mapping[bytes, tuple[int, bytes]]) -> Sequence[Remapped]:
         news = {f: m for f, m in mappings.items() if self._revisions.get(f, -1) < m[0]}

@@ -21,6 +21,8 @@ def upgrade() -> None:
         """
     )
     op.execute("INSERT INTO trait_schema (document) VALUES ('{}')")
+    # Drawn while fragments are locked, so that of two announcements about one fragment the later one has the greater.
+    op.execute("CREATE SEQUENCE trait_announcements CACHE 1")
     # How far traits have been derived again since a definition was changed.
     op.execute(
         """
@@ -68,4 +70,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP SEQUENCE trait_announcements")
     op.execute("DROP TABLE group_members, groups, trait_derivation, trait_schema")

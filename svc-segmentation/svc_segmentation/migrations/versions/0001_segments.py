@@ -25,10 +25,12 @@ CREATE TABLE event_days (
     PRIMARY KEY (fragment_id, event_key, day)
 ) WITH (fillfactor = 85);
 
--- {"<trait>": [value, time in microseconds, tie-break]}
+-- {"<trait>": [value, time in microseconds, tie-break]}; what svc-profile decided goes above what events stated.
 CREATE TABLE fragment_traits (
     fragment_id uuid PRIMARY KEY,
-    traits jsonb NOT NULL
+    traits jsonb NOT NULL,
+    decided_traits jsonb,
+    decided_revision bigint
 ) WITH (fillfactor = 85);
 
 CREATE TABLE segments (
@@ -87,6 +89,17 @@ CREATE INDEX due_profiles_due_us ON due_profiles (due_us);
 """
 
 FUNCTIONS = (
+    # Distinct values in the order of their JSON, as many as svc-profile keeps.
+    """
+    CREATE FUNCTION first_values(elements jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+        SELECT jsonb_agg(element ORDER BY CAST(element AS text) COLLATE "C")
+        FROM (
+            SELECT element FROM jsonb_array_elements(elements) AS e (element)
+            GROUP BY element ORDER BY CAST(element AS text) COLLATE "C" LIMIT 100
+        ) first
+    $$
+    """,
     """
     CREATE FUNCTION newer_traits(old jsonb, new jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -101,9 +114,37 @@ FUNCTIONS = (
         FROM jsonb_each(new) n
     $$
     """,
+    # Of two states of a trait the one with the greater order wins, as among statements; one that is null says nothing;
+    # sums and unions are added up.
+    """
+    CREATE FUNCTION joined_traits(old jsonb, new jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+        SELECT old || coalesce(
+            jsonb_object_agg(n.key, CASE
+                WHEN n.value ->> 3 = 'SUM' AND old -> n.key ->> 3 = 'SUM' THEN jsonb_build_array(
+                    CAST(n.value ->> 0 AS numeric) + CAST(old -> n.key ->> 0 AS numeric),
+                    n.value -> 1, n.value -> 2, 'SUM'
+                )
+                WHEN n.value ->> 3 = 'UNION' AND old -> n.key ->> 3 = 'UNION' THEN jsonb_build_array(
+                    first_values((n.value -> 0) || (old -> n.key -> 0)), n.value -> 1, n.value -> 2, 'UNION'
+                )
+                ELSE n.value
+            END) FILTER (
+                WHERE jsonb_typeof(n.value) <> 'null' AND (
+                    coalesce(jsonb_typeof(old -> n.key), 'null') = 'null'
+                    OR n.value ->> 3 IN ('SUM', 'UNION')
+                    OR (CAST(n.value ->> 1 AS bigint), (n.value ->> 2) COLLATE "C")
+                     > (CAST(old -> n.key ->> 1 AS bigint), (old -> n.key ->> 2) COLLATE "C")
+                )
+            ),
+            '{}'
+        )
+        FROM jsonb_each(new) n
+    $$
+    """,
     # A customer's traits out of those of all fragments; the traits of a single one pass untouched.
     """
-    CREATE AGGREGATE merged_traits (jsonb) (sfunc = newer_traits, stype = jsonb, parallel = safe)
+    CREATE AGGREGATE merged_traits (jsonb) (sfunc = joined_traits, stype = jsonb, parallel = safe)
     """,
     # The first names in alphabetical order, so that a flood of names cannot grow a row; as svc-profile does.
     """
@@ -167,7 +208,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop everything."""
     op.execute("DROP AGGREGATE merged_traits (jsonb)")
-    op.execute("DROP FUNCTION read_time_us, read_number, folded_amounts, first_traits, newer_traits")
+    op.execute(
+        "DROP FUNCTION read_time_us, read_number, folded_amounts, first_traits, newer_traits,"
+        " joined_traits, first_values"
+    )
     op.execute("DROP SEQUENCE membership_revision")
     op.execute(
         "DROP TABLE due_profiles, changed_fragments, membership_history, memberships, rule_set, segments,"

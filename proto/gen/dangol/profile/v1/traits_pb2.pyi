@@ -1261,3 +1261,64 @@ class ComputedTraitDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ComputedTraitDeleted: _TypeAlias = ComputedTraitDeleted  # noqa: Y015
+
+@_typing.final
+class FragmentTraits(_message.Message):
+    """The traits of one identifier about which definitions decide: those with a policy other than the most recent statement,
+    or with TRAIT_ENFORCEMENT_REJECT.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAGMENT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
+    fragment_id: _builtins.bytes
+    """The fragment, 16 bytes."""
+    revision: _builtins.int
+    """The highest revision of a fragment holds, whatever the order of arrival."""
+    traits: _builtins.bytes
+    """A JSON object, UTF-8: name to `[value, order, tie]`, of which the greatest order, then the greatest tie (by code
+    points), is the value of a customer with several identifiers; to `[value, time, tie, "SUM"]` or `"UNION"`, which are
+    to be added up; or to null, when the trait has no value there. All that is not named follows from the events.
+    """
+    def __init__(
+        self,
+        *,
+        fragment_id: _builtins.bytes = ...,
+        revision: _builtins.int = ...,
+        traits: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragment_id", b"fragment_id", "revision", b"revision", "traits", b"traits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FragmentTraits: _TypeAlias = FragmentTraits  # noqa: Y015
+
+@_typing.final
+class TraitsFolded(_message.Message):
+    """Announced when traits about which definitions decide were stated, or were derived again after a change of the
+    definitions. It replaces what was announced of the same fragments before, and goes above what their events state.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAGMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fragments(self) -> _containers.RepeatedCompositeFieldContainer[Global___FragmentTraits]:
+        """At most 500 per message."""
+
+    def __init__(
+        self,
+        *,
+        fragments: _abc.Iterable[Global___FragmentTraits] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragments", b"fragments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraitsFolded: _TypeAlias = TraitsFolded  # noqa: Y015
