@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf.message import Message
 from opentelemetry import trace
 
 from chassis.accesses import Access, AccessLog
+from chassis.calls import telling
 from chassis.consent import DENIED, GRANTED, Use, answering, missing, outcome_of
 from chassis.database import Database
 from chassis.identity import FragmentId, IdentityKey
@@ -37,10 +39,14 @@ class Gate:
             raise missing(use)
         written = asyncio.ensure_future(self._log.write(access))
         try:
-            with answering(outcome):
-                return await call()
+            with answering(outcome), telling() as customers:
+                answer = await call()
         finally:
             await written
+        # Of whom an answer tells is known only when it is there; all of them share one INSERT.
+        found = [replace(access, fragment_id=FragmentId(customer)) for customer in dict.fromkeys(customers)]
+        await asyncio.gather(*map(self._log.write, found))
+        return answer
 
     def _fragment(self, reference: str) -> FragmentId | None:
         return self._key.resolve(reference) if reference else None

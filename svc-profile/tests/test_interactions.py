@@ -11,6 +11,8 @@ import pytest
 from chassis.clock import to_timestamp
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.operations.v1 import operations_pb2
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub
 from dangol.profile.v1 import agent_pb2 as pb
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -150,6 +152,17 @@ async def test_interactions_follow_a_merge(service: RunningService, user: str) -
     answer = await stub(service).GetInteraction(pb.GetInteractionRequest(interaction_id=note.interaction_id))
     other = await create(service, f"user_id:{user}")
     assert answer.interaction.profile_id == other.profile_id
+
+
+async def test_who_reads_a_contact_is_on_record_with_whose_it_is(service: RunningService, user: str) -> None:
+    """Also where the request names the contact and not the customer."""
+    note = await create(service, f"user_id:{user}")
+    await stub(service).GetInteraction(pb.GetInteractionRequest(interaction_id=note.interaction_id))
+    await listed(service, actor="test")
+    request = operations_pb2.ListAccessesRequest(profile=f"user_id:{user}")
+    answer = await service.stub(AccessLogServiceStub).ListAccesses(request)
+    methods = [access.method.rpartition(".")[2].rpartition("/")[2] for access in answer.accesses]
+    assert methods == ["ListInteractions", "GetInteraction", "CreateInteraction"]
 
 
 @pytest.mark.parametrize(

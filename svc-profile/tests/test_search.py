@@ -11,6 +11,8 @@ import grpc
 import pytest
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.operations.v1 import operations_pb2
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub
 from dangol.profile.v1 import agent_pb2 as pb
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
 from hypothesis import HealthCheck, given, settings
@@ -164,6 +166,18 @@ async def test_a_role_without_the_right_finds_but_does_not_see(service: RunningS
     match = answer.matches[0]
     assert (match.name, match.match.value) == ("유**", "m***@h***.example")
     assert [i.value for i in match.identifiers] == ["m***@h***.example", "masked-1"]
+
+
+async def test_whoever_is_found_has_it_on_record(service: RunningService) -> None:
+    """Whose data a search showed is known only from its answer; the access log names them all the same."""
+    await collect(service, event("identify", user_id="record-1", traits={"name": "Recorded Roe"}))
+    await collect(service, event("identify", user_id="record-2", traits={"name": "Recorded Poe"}))
+    await ask(service, "recorded roe")
+    log = service.stub(AccessLogServiceStub)
+    seen = await log.ListAccesses(operations_pb2.ListAccessesRequest(profile="user_id:record-1"))
+    assert [(each.caller, each.method.rpartition(".")[2]) for each in seen.accesses] == [("test", "SearchProfiles")]
+    other = await log.ListAccesses(operations_pb2.ListAccessesRequest(profile="user_id:record-2"))
+    assert not other.accesses
 
 
 @pytest.mark.parametrize("fields", [{"query": "x"}, {"query": ""}, {"query": "ok", "page_token": "!"}])

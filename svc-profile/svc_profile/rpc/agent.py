@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What staff works with."""
 
-from chassis.calls import current_caller
+from uuid import UUID
+
+from chassis.calls import current_caller, tell_of
 from chassis.database import Database
 from chassis.identity import IdentityKey
 from dangol.profile.v1 import agent_pb2 as pb
@@ -44,6 +46,7 @@ class AgentRpc(AgentServiceServicer):
         async with self._database.snapshot() as tx:
             found = await search(tx, query, named_by(query, self._key), after=after, most=size + 1)
         page, more = found[:size], found[size:]
+        tell_of(UUID(bytes=hit.profile.profile) for hit in page)
         return pb.SearchProfilesResponse(
             matches=[match_to_proto(hit.match, hit.profile) for hit in page],
             next_page_token=pages.encode_token(position_of_match(page[-1].match)) if more else "",
@@ -84,6 +87,7 @@ class AgentRpc(AgentServiceServicer):
         """Return one contact."""
         async with self._database.snapshot() as tx:
             kept = await interactions.get_interaction(tx, request.interaction_id)
+        tell_of([UUID(bytes=kept.interaction.fragment)])
         return pb.GetInteractionResponse(interaction=interaction_to_proto(kept))
 
     async def UpdateInteraction(
@@ -99,6 +103,7 @@ class AgentRpc(AgentServiceServicer):
                 actor=current_caller().name,
                 now_us=clock.to_us(clock.now()),
             )
+        tell_of([UUID(bytes=kept.interaction.fragment)])
         return pb.UpdateInteractionResponse(interaction=interaction_to_proto(kept))
 
     async def ListInteractions(
@@ -111,6 +116,8 @@ class AgentRpc(AgentServiceServicer):
         async with self._database.snapshot() as tx:
             found = await interactions.list_interactions(tx, choice, of=of, most=size + 1)
         page, more = found[:size], found[size:]
+        if of is None:
+            tell_of(UUID(bytes=kept.interaction.fragment) for kept in page)
         return pb.ListInteractionsResponse(
             interactions=[interaction_to_proto(kept) for kept in page],
             next_page_token=pages.encode_token(position_of_interaction(page[-1])) if more else "",
