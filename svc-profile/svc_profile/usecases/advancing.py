@@ -46,16 +46,17 @@ class Advancing:
             due = await DataRequestStore(tx).due(clock.now())
         for data_request_id in due:
             try:
-                await self._advance(data_request_id)
+                await self.advance(data_request_id, clock.now())
             except Exception as error:
                 if lost_connection(error):
                     raise
                 log.exception("data request %s is tried again", data_request_id)
 
-    async def _advance(self, data_request_id: str) -> None:
+    async def advance(self, data_request_id: str, now: datetime) -> None:
+        """Take the next step of one request, if it is time."""
         async with self._database.snapshot() as tx:
             request = await DataRequestStore(tx).get(data_request_id)
-        await self._sagas[request.kind].advance(data_request_id, clock.now())
+        await self._sagas[request.kind].advance(data_request_id, now)
 
     async def expire(self) -> None:
         """Let go of files that nobody has fetched for too long."""
