@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """svc-profile's part of the truth call."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
 from dangol.operations.v1 import operations_pb2 as pb
 from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub, TraceServiceStub
+from dangol.profile.v1 import privacy_pb2
+from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
 from google.protobuf.json_format import MessageToDict
 from svc_profile.app import build
 from svc_profile.domain.events import event_key
@@ -28,7 +31,7 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 async def service(engines: Engines) -> AsyncIterator[RunningService]:
-    async with running(build, Settings, engines) as service:
+    async with running(build, Settings, engines, personal_services=("profile",)) as service:
         yield service
 
 
@@ -132,7 +135,8 @@ async def test_of_an_event_that_names_nobody_only_the_key_is_kept(service: Runni
 
 async def test_why_an_event_is_not_kept_is_told(service: RunningService, tag: str) -> None:
     """Withheld for want of consent, or kept no longer."""
-    events = {fate: event("page", user_id=f"u-{tag}") for fate in Fate}
+    stated = (Fate.WITHHELD, Fate.SUPPRESSED, Fate.EXPIRED)
+    events = {fate: event("page", user_id=f"u-{tag}") for fate in stated}
     await collect(service, *events.values())
     async with service.database.transaction() as tx:
         for fate, each in events.items():
@@ -178,3 +182,20 @@ async def test_an_event_of_somebody_who_refused_analytics_is_told_as_withheld(
     assert told(answer) == [("COLLECTED", "WITHHELD")]
     assert not answer.events[0].fragment_id
     assert "secret" not in str(answer)
+
+
+async def test_of_an_erased_customer_s_event_nothing_is_told_but_that(service: RunningService, tag: str) -> None:
+    visit = event("page", user_id=f"u-{tag}")
+    await collect(service, visit)
+    kind = privacy_pb2.DATA_REQUEST_KIND_ERASE
+    privacy = service.stub(PrivacyServiceStub)
+    filed = privacy_pb2.CreateDataRequestRequest(profile=f"user_id:u-{tag}", kind=kind)
+    request_id = (await privacy.CreateDataRequest(filed)).data_request.data_request_id
+    asking = privacy_pb2.GetDataRequestRequest(data_request_id=request_id)
+    async with asyncio.timeout(60):
+        while not (await privacy.GetDataRequest(asking)).data_request.HasField("done_time"):
+            await asyncio.sleep(0.05)
+    answer = await trace(service, visit.message_id)
+    assert told(answer) == [("COLLECTED", "ERASED")]
+    assert answer.events == [pb.TracedEvent(message_id=visit.message_id, source=visit.source)]
+    assert not answer.steps[0].HasField("time")

@@ -5,7 +5,7 @@ from enum import IntEnum
 
 
 class Fate(IntEnum):
-    """What became of an event that is not kept; none is that it never was anybody's, or was erased."""
+    """What became of an event that is not kept; none is that it never was anybody's."""
 
     WITHHELD = 1
     """The customer has not agreed to analytics, or has withdrawn."""
@@ -13,3 +13,5 @@ class Fate(IntEnum):
     """The customer was erased, and must not come back."""
     EXPIRED = 3
     """Its time was over."""
+    ERASED = 4
+    """Its customer was erased, and with the customer all that is known of it."""

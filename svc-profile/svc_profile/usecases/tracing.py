@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from chassis.database import Transaction
 
 from svc_profile.domain.events import Event, FragmentKey, Namer, event_key
+from svc_profile.domain.fates import Fate
 from svc_profile.domain.profiles import Profile
 from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces, statements_of
 from svc_profile.store.events import EventStore, StoredEvent
@@ -35,7 +36,7 @@ async def trace(
 async def _trace(tx: Transaction, namer: Namer, stored: StoredEvent, source: str) -> Trace:
     """Follow one event; a message id that came from several sources is rare."""
     if stored.message is None or stored.fragment is None:
-        return Trace(source, stored.name, stored.received_time_us, fate=stored.fate)
+        return Trace(source, stored.name, stored.received_time_us, fate=_fate(stored))
     profile = await find_profile(tx, stored.fragment)
     return Trace(
         source,
@@ -47,6 +48,11 @@ async def _trace(tx: Transaction, namer: Namer, stored: StoredEvent, source: str
         statements=await _statements(tx, stored, profile) if stored.name == _IDENTIFY and profile else (),
         links=await _links(tx, read_event(stored.message, namer)),
     )
+
+
+def _fate(stored: StoredEvent) -> Fate | None:
+    """Erasure leaves nothing but the key, so nothing but the key tells of it."""
+    return stored.fate or (None if stored.name or stored.received_time_us else Fate.ERASED)
 
 
 async def _statements(tx: Transaction, stored: StoredEvent, profile: Profile) -> Sequence[Statement]:

@@ -9,17 +9,19 @@ from chassis.clock import timestamp_from_us
 from chassis.identity import ProfileId, format_profile_id
 from dangol.operations.v1 import operations_pb2 as pb
 from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_profile.domain.fates import Fate
 from svc_profile.domain.rejects import SCHEMA_WARNING, RejectedEvent
 from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces
 from svc_profile.wire.values import fill_struct
 
-_KEY_ONLY = "only its key is kept: it names nobody, a schema rejects it, or it was erased"
+_KEY_ONLY = "only its key is kept: it names nobody, or a schema rejects it"
 _FATES: Mapping[Fate | None, tuple[str, str]] = {
     None: ("KEY_ONLY", _KEY_ONLY),
     Fate.WITHHELD: ("WITHHELD", "dropped: the customer has not agreed to analytics; only its key is kept"),
     Fate.SUPPRESSED: ("SUPPRESSED", "dropped: the customer was erased; only its key is kept"),
+    Fate.ERASED: ("ERASED", "the customer was erased; only its key is kept"),
     Fate.EXPIRED: ("EXPIRED", "learnt from, and its time is over; only its key is kept"),
 }
 _ACCEPTED = "learnt from, and handed on to the other services; the same event again would teach nothing"
@@ -38,7 +40,7 @@ def _event(message_id: str, trace: Trace) -> pb.TracedEvent:
         message_id=message_id,
         source=trace.source,
         name=trace.name,
-        received_time=timestamp_from_us(trace.received_us),
+        received_time=_time(trace.received_us),
     )
     event = trace.event
     if event is None or trace.fragment is None or trace.profile is None:
@@ -68,13 +70,17 @@ def _steps(trace: Trace) -> Iterator[pb.TraceStep]:
         source=trace.source,
         phase=pb.TRACE_PHASE_COLLECTED,
         outcome=outcome,
-        time=timestamp_from_us(trace.received_us),
+        time=_time(trace.received_us),
         detail=detail,
     )
     for link in trace.links:
         yield _link(trace, link)
     for statement in trace.statements:
         yield _statement(trace, statement)
+
+
+def _time(microseconds: int) -> Timestamp | None:
+    return timestamp_from_us(microseconds) if microseconds else None
 
 
 def _link(trace: Trace, link: LinkMade) -> pb.TraceStep:

@@ -33,8 +33,9 @@ class _TracePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TracePhase
     TRACE_PHASE_COLLECTED: _TracePhase.ValueType  # 1
     """Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
     `WITHHELD` (the customer has not agreed to analytics); `SUPPRESSED` (the customer was erased before it came);
-    `EXPIRED` (its time is over); `KEY_ONLY` (only its key is left: it names nobody, a schema rejects it, or it was
-    erased). The same event again teaches nothing and leaves no trace: what is told is the one that came first.
+    `ERASED` (the customer was erased later); `EXPIRED` (its time is over); `KEY_ONLY` (it names nobody, or a schema
+    rejects it). Of all but the first two only the key is left. The same event again teaches nothing and leaves no trace:
+    what is told is the one that came first.
     """
     TRACE_PHASE_IDENTITY: _TracePhase.ValueType  # 2
     """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
@@ -63,8 +64,9 @@ TRACE_PHASE_UNSPECIFIED: TracePhase.ValueType  # 0
 TRACE_PHASE_COLLECTED: TracePhase.ValueType  # 1
 """Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
 `WITHHELD` (the customer has not agreed to analytics); `SUPPRESSED` (the customer was erased before it came);
-`EXPIRED` (its time is over); `KEY_ONLY` (only its key is left: it names nobody, a schema rejects it, or it was
-erased). The same event again teaches nothing and leaves no trace: what is told is the one that came first.
+`ERASED` (the customer was erased later); `EXPIRED` (its time is over); `KEY_ONLY` (it names nobody, or a schema
+rejects it). Of all but the first two only the key is left. The same event again teaches nothing and leaves no trace:
+what is told is the one that came first.
 """
 TRACE_PHASE_IDENTITY: TracePhase.ValueType  # 2
 """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
