@@ -136,6 +136,21 @@ async def test_a_merge_moves_memberships(service: RunningService, tag: str) -> N
     assert await groups_of(service, f"user_id:{user}") == [acme]
 
 
+async def test_what_was_done_on_a_shared_device_joins_its_later_user(service: RunningService, tag: str) -> None:
+    """Also when the login becomes known only afterwards: the first user leaves the group again."""
+    tablet, acme = f"d-{tag}", f"acme-{tag}"
+    await collect(
+        service,
+        event("identify", anonymous_id=tablet, user_id=f"kim-{tag}"),
+        event("group", at=12, anonymous_id=tablet, group_id=acme),
+    )
+    assert await groups_of(service, f"user_id:kim-{tag}") == [acme]
+    await collect(service, event("identify", at=10, anonymous_id=tablet, user_id=f"lee-{tag}"))
+    assert await groups_of(service, f"user_id:kim-{tag}") == []
+    assert await groups_of(service, f"user_id:lee-{tag}") == [acme]
+    assert (await get(service, acme)).member_count == 1
+
+
 async def household(service: RunningService, household_id: str = "", name: str = "", **roles: str) -> pb.Group:
     request = pb.PutHouseholdRequest(
         household_id=household_id,

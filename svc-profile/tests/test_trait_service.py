@@ -156,6 +156,29 @@ async def test_policies_hold_across_the_names_of_a_customer(service: RunningServ
     assert await known_traits(service, user) == {points: 5.3, name: "Kim"}
 
 
+async def test_policies_hold_for_what_is_given_to_a_later_user_of_a_device(service: RunningService, tag: str) -> None:
+    """What was folded for the first user is folded anew for the second, and derived alike afterwards."""
+    tablet, kim, lee, points = f"d-{tag}", f"kim-{tag}", f"lee-{tag}", f"points_{tag}"
+    await define(service, points, type="TRAIT_TYPE_NUMBER", policy="TRAIT_POLICY_SUM")
+    await derived(service)
+    await collect(
+        service,
+        event("identify", anonymous_id=tablet, user_id=kim, traits={points: 1}),
+        event("identify", at=12, anonymous_id=tablet, traits={points: 5}),
+        event("identify", at=13, anonymous_id=tablet, traits={points: 7}),
+    )
+    assert await known_traits(service, kim) == {points: 13}
+    await collect(service, event("identify", at=10, anonymous_id=tablet, user_id=lee, traits={points: 2}))
+    assert (await known_traits(service, kim), await known_traits(service, lee)) == ({points: 1}, {points: 14})
+    update = pb.UpdateTraitDefinitionRequest(
+        trait_definition=pb.TraitDefinition(name=points, policy=pb.TRAIT_POLICY_MAX)
+    )
+    await traits_stub(service).UpdateTraitDefinition(update)
+    await derived(service)
+    assert (await known_traits(service, kim), await known_traits(service, lee)) == ({points: 1}, {points: 7})
+    assert [c.new_value.number_value for c in (await changes(service, lee)).changes] == [7, 5, 2]
+
+
 async def told(service: RunningService, reference: str, name: str) -> Any:
     """Return what other services were told last of one trait of one identifier; missing when nothing is decided."""
     await service.settled()

@@ -101,6 +101,7 @@ async def _learn(
             break
         except FlaggedError as error:
             flags |= error.flags
+    await learner.record(tx, diversion)
     await EventStore(tx).move(diversion.owners)
     await EventStore(tx).withhold(diversion.dropped)
     devices = await learner.link(tx, diversion, folded)

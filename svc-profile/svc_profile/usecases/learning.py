@@ -29,12 +29,16 @@ class Learner:
 
     async def fold(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
         """Add what events teach to their fragments; raises `FlaggedError` when they were prepared for other flags."""
-        accepted, broken = self.schema.judge(diversion.events)
+        accepted, _ = self.schema.judge(diversion.events)
         folded = await FragmentStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
-        await RejectedStore(tx).put(broken)
         await announce_stated(tx, diversion.learnt, self.schema)
         await learn_groups_of(tx, diversion.learnt)
         return folded
+
+    async def record(self, tx: Transaction, diversion: Diversion) -> None:
+        """Keep a record of the traits that broke their definitions."""
+        _, broken = self.schema.judge(diversion.learnt)
+        await RejectedStore(tx).put(broken)
 
     async def link(self, tx: Transaction, diversion: Diversion, folded: Folded) -> set[FragmentKey]:
         """Find out who is who now; returns the devices of which somebody else may be a user since."""

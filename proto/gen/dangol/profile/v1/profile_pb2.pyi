@@ -149,7 +149,7 @@ class Profile(_message.Message):
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Groups (accounts) that the customer belongs to."""
+        """Groups (accounts) that the customer's events named; roles and declared households are told by ListProfileGroups."""
 
     @_builtins.property
     def consents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileConsent]:
