@@ -148,6 +148,15 @@ async def test_an_old_name_finds_nobody(service: RunningService) -> None:
     assert await names(service, "oldname") == []
 
 
+@pytest.mark.parametrize("letter", ["값", "\ufdfa", "🍊", "x"])
+async def test_a_name_without_end_is_found_by_its_beginning(service: RunningService, letter: str) -> None:
+    """Some characters fold into many; the first 200 of a value can be found, whatever they are."""
+    user = f"endless-{ord(letter)}"
+    await collect(service, event("identify", user_id=user, traits={"name": "Q" + letter * 5_000}))
+    answer = await ask(service, "q" + letter * 150)
+    assert [i.value for match in answer.matches for i in match.identifiers] == [user]
+
+
 async def test_who_becomes_one_person_is_found_once(service: RunningService) -> None:
     """By everything that was known of both."""
     await collect(service, event("identify", anonymous_id="q-device", traits={"name": "Quill Visitor"}))

@@ -108,11 +108,12 @@ def upgrade() -> None:
             kind text NOT NULL,
             text text NOT NULL,
             value text NOT NULL,
-            grams integer[] NOT NULL,
-            PRIMARY KEY (fragment_id, kind, text)
+            grams integer[] NOT NULL
         )
         """
     )
+    # A name of 200 syllables is too long for a key, but not for a hash.
+    op.execute("CREATE UNIQUE INDEX search_entries_once ON search_entries (fragment_id, kind, md5(text))")
     op.execute("CREATE INDEX search_entries_grams ON search_entries USING gin (grams)")
     op.execute("CREATE TABLE search_filling (version integer NOT NULL, after_fragment uuid, after_event uuid)")
     op.execute("INSERT INTO search_filling (version) VALUES (0)")
