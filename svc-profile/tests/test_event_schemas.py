@@ -20,7 +20,7 @@ from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from google.protobuf.json_format import MessageToDict, ParseDict
 from svc_profile.app import build
-from svc_profile.domain.schemas import Judge, Violation
+from svc_profile.domain.schemas import Enforcement, EventSchema, Judge, Violation, judges_of
 from svc_profile.settings import Settings
 from svc_profile.usecases.schemas import SchemaBook
 
@@ -148,6 +148,11 @@ class TestJudging:
         assert refused.value.reason == "SCHEMA_INVALID"
         assert refused.value.violations[0].field == "schema"
         assert part in refused.value.violations[0].rule
+
+    def test_a_schema_that_cannot_be_compiled_any_more_does_not_keep_the_others_from_working(self) -> None:
+        kept = [EventSchema(name, {"type": kind}, Enforcement.WARN) for name, kind in (("a", "object"), ("b", "nope"))]
+        judges, broken = judges_of([*kept, EventSchema("c", {}, Enforcement.OFF)])
+        assert (list(judges), broken) == (["a"], ["b"])
 
 
 class TestKeeping:

@@ -123,13 +123,18 @@ Judges = Mapping[str, Judge]
 NO_JUDGES: Judges = MappingProxyType({})
 
 
-def judges_of(schemas: Iterable[EventSchema]) -> dict[str, Judge]:
-    """Compile what is enforced."""
-    return {
-        each.name: Judge(each.schema, rejects=each.enforcement is Enforcement.REJECT, version=each.version)
-        for each in schemas
-        if each.enforcement is not Enforcement.OFF
-    }
+def judges_of(schemas: Iterable[EventSchema]) -> tuple[dict[str, Judge], list[str]]:
+    """Compile what is enforced; also return the names whose schema cannot be compiled (any more)."""
+    judges: dict[str, Judge] = {}
+    broken: list[str] = []
+    for each in schemas:
+        if each.enforcement is not Enforcement.OFF:
+            try:
+                rejects = each.enforcement is Enforcement.REJECT
+                judges[each.name] = Judge(each.schema, rejects=rejects, version=each.version)
+            except Invalid:
+                broken.append(each.name)
+    return judges, broken
 
 
 def pointer_of(path: Sequence[str | int]) -> str:

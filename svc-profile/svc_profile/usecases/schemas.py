@@ -64,7 +64,10 @@ class SchemaBook:
             # The revision first: schemas that are newer than it are only read once more.
             revision = await schemas.revision()
             if revision != self._revision:
-                self.judges = judges_of(await schemas.all())
+                self.judges, broken = judges_of(await schemas.all())
+                for name in broken:
+                    # Each was compiled before it was kept; only another version of the library can find fault with it.
+                    log.error("the schema of %s cannot be compiled and is not enforced", name)
                 self._revision = revision
 
 
