@@ -5,7 +5,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from chassis.identifiers import IdentifierType, IdentifierTypes
@@ -16,18 +16,32 @@ from dangol.events.v1.events_pb2 import Event as Message
 from dangol.events.v1.events_pb2 import EventBatch, EventType
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from svc_profile.app import build
 from svc_profile.consumers import Collecting
 from svc_profile.domain.claims import Claim, Link, Pair, admit, claims_of, eligible_claims
+from svc_profile.domain.decisions import Decision, Note
 from svc_profile.domain.derived import Home, derived_name
 from svc_profile.domain.events import Event, FragmentKey, Namer
 from svc_profile.domain.fragments import Fragment, learn
-from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
+from svc_profile.domain.identity import (
+    Component,
+    Member,
+    Standing,
+    newcomer,
+    rearrange,
+    reconcile,
+    resolve,
+    survey,
+)
 from svc_profile.domain.profiles import Profile, fold_profile
+from svc_profile.domain.rulings import Ruling, rule_merge, rule_split, with_decisions
 from svc_profile.settings import Settings
+from svc_profile.store.decisions import DecisionStore
+from svc_profile.store.members import find_members
+from svc_profile.usecases.deciding import Bounds, merge_profiles, split_profile
 from svc_profile.wire.collecting import read_event
 from svc_profile.wire.profiles import profile_id, profile_to_proto
 
@@ -37,6 +51,7 @@ DECLARED = (
     IdentifierType(namespace="household", shared=True),
 )
 TYPES = IdentifierTypes(DECLARED)
+BOUNDS = Bounds(TYPES, max_fragments=1_000)
 NAMER = Namer(IdentityKey(bytes.fromhex(IDENTITY_KEY), TYPES))
 START_US = 1_760_000_000_000_000
 
@@ -112,6 +127,34 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Message], list[list[Message]]]:
     return history, batches
 
 
+class Act(NamedTuple):
+    """A merge of two customers, or a split of one: whom it concerns depends on who is there by then."""
+
+    one: int
+    other: int
+    chosen: int | None
+    """Of a split: which identifiers leave, by bits."""
+
+
+ACTS = st.builds(Act, st.integers(0, 20), st.integers(0, 20), st.none() | st.integers(1, 2**12 - 1))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Message], list[list[Message] | Act]]:
+    """Draw an arrival with decisions of people at random points of it."""
+    history, batches = draw(arrivals())
+    steps: list[list[Message] | Act] = list(batches)
+    for act in draw(st.lists(ACTS, min_size=1, max_size=6)):
+        steps.insert(draw(st.integers(1, len(steps))), act)
+    return history, steps
+
+
+def pick(fragments: Iterable[FragmentKey], number: int) -> FragmentKey:
+    """Choose one of the fragments that are there."""
+    ordered = sorted(fragments)
+    return ordered[number % len(ordered)]
+
+
 def read(history: Iterable[Message]) -> list[Event]:
     events = [read_event(message, NAMER) for message in history]
     return [event for event in events if event.names.seen]
@@ -125,8 +168,8 @@ def profiles(fragments: dict[FragmentKey, Fragment], profile_of: dict[FragmentKe
     return [fold_profile(profile, of) for profile, of in sorted(members.items())]
 
 
-def at_once(history: Iterable[Message], *, visits: bool = False) -> list[Profile]:
-    """What identity is by definition: a function of the whole set of events.
+def at_once(history: Iterable[Message], decisions: Iterable[Decision] = (), *, visits: bool = False) -> list[Profile]:
+    """What identity is by definition: a function of the whole set of events, and of the decisions that stand.
 
     With `visits`, what is done on a shared device belongs to whoever was the last to come there for the first time.
     """
@@ -135,7 +178,7 @@ def at_once(history: Iterable[Message], *, visits: bool = False) -> list[Profile
     fragments = learn(events)
     members = {key: Member(f.first_seen_us, f.name.namespace, key) for key, f in fragments.items()}
     counted = eligible_claims(claims.values(), TYPES.shared)
-    profile_of = dict(resolve(members, counted, types=TYPES).profile_of)
+    profile_of = dict(resolve(members, counted, decisions, TYPES).profile_of)
     if visits:
         first = {claim.pair for claim in counted}
         homes = {event.key: home_of(event, [c for p, c in claims.items() if p not in first]) for event in events}
@@ -161,6 +204,8 @@ class Ledger:
         self.fragments: dict[FragmentKey, Fragment] = {}
         self.links: dict[Pair, Link] = {}
         self.profile_of: dict[FragmentKey, FragmentKey] = {}
+        self.decisions: list[Decision] = []
+        self.decided = 0
 
     def collect(self, batch: Sequence[Message]) -> None:
         """Take one batch."""
@@ -197,15 +242,54 @@ class Ledger:
 
     def standing(self, key: FragmentKey) -> Standing:
         is_held = any(link.eligible and pair[1] == key for pair, link in self.links.items())
+        is_held |= any(key in side for decision in self.decisions for side in decision.sides)
         return Standing(self.member(key), self.fragments[self.profile_of[key]].first_seen_us, is_held)
 
     def component(self, reached: set[FragmentKey]) -> Component:
-        """Follow eligible links from some fragments."""
+        """Follow eligible links, and what decisions hold together, from some fragments."""
         eligible = {pair: link for pair, link in self.links.items() if link.eligible}
-        while more := {end for pair in eligible if set(pair) & reached for end in pair} - reached:
+        together = [set(pair) for pair in eligible] + [set(side) for d in self.decisions for side in d.sides[:2]]
+        while more := {end for ends in together if ends & reached for end in ends} - reached:
             reached |= more
         members = {key: self.member(key) for key in reached}
-        return Component(members, {pair: link for pair, link in eligible.items() if pair[0] in reached})
+        decisions = [
+            Decision(d.decision_id, tuple(tuple(f for f in side if f in reached) for side in d.sides))
+            for d in self.decisions
+        ]
+        return Component(members, {pair: link for pair, link in eligible.items() if pair[0] in reached}, decisions)
+
+    def known(self) -> list[Profile]:
+        return profiles(self.fragments, self.profile_of)
+
+    def decide(self, act: Act) -> None:
+        """Merge or split whom an act picks, if it picks anybody."""
+        if act.chosen is None:
+            self.merge(self.profile_of[pick(self.fragments, act.one)], self.profile_of[pick(self.fragments, act.other)])
+        else:
+            members = self.of(self.profile_of[pick(self.fragments, act.one)])
+            chosen = {member for place, member in enumerate(members) if act.chosen >> place & 1}
+            if chosen and len(chosen) < len(members):
+                self.split(chosen)
+
+    def of(self, profile: FragmentKey) -> list[FragmentKey]:
+        return sorted(fragment for fragment, of in self.profile_of.items() if of == profile)
+
+    def merge(self, keep: FragmentKey, other: FragmentKey) -> None:
+        component = self.component({keep, other})
+        self.rule(component, rule_merge(component, keep, {other} - {keep}, TYPES))
+
+    def split(self, chosen: set[FragmentKey]) -> None:
+        profile = self.profile_of[min(chosen)]
+        component = self.component({profile})
+        self.rule(component, rule_split(component, profile, chosen, TYPES))
+
+    def rule(self, component: Component, ruling: Ruling) -> None:
+        made = [Decision(self.decided + n, sides) for n, sides in enumerate(ruling.new, 1)]
+        self.decided += len(made)
+        self.decisions = [d for d in self.decisions if d.decision_id not in ruling.revoked] + made
+        change = rearrange(with_decisions(component, ruling, made), TYPES, START_US)
+        self.links |= {link.claim.pair: link for link in change.links}
+        self.profile_of |= change.moved
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +301,7 @@ async def service(engines: Engines) -> AsyncIterator[RunningService]:
 async def forget_everything(service: RunningService) -> None:
     async with service.database.transaction() as tx:
         await tx.execute("TRUNCATE fragments, links, fragment_profiles, events, derived_fragments, outbox")
+        await tx.execute("TRUNCATE identity_decisions CASCADE")
 
 
 async def replica(service: RunningService, batches: Sequence[list[Message]]) -> None:
@@ -248,6 +333,60 @@ def test_the_rules_converge(arrival: tuple[list[Message], list[list[Message]]]) 
     for batch in batches:
         ledger.collect(batch)
     assert profiles(ledger.fragments, ledger.profile_of) == at_once(history)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_the_rules_converge_whatever_people_decide_meanwhile(
+    history: tuple[list[Message], list[list[Message] | Act]],
+) -> None:
+    """Identity is a function of the events and of the decisions that stand."""
+    messages, steps = history
+    ledger = played(steps)
+    assert ledger.known() == at_once(messages, ledger.decisions)
+
+
+def played(steps: Iterable[list[Message] | Act]) -> Ledger:
+    ledger = Ledger()
+    for step in steps:
+        if not isinstance(step, Act):
+            ledger.collect(step)
+        elif ledger.fragments:
+            ledger.decide(step)
+    return ledger
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.integers(0, 20), st.integers(0, 20))
+def test_a_split_undoes_a_merge(history: tuple[list[Message], list[list[Message] | Act]], one: int, other: int) -> None:
+    """After whatever happened before: everybody is who they were, third parties too."""
+    ledger = played(history[1])
+    assume(ledger.fragments)
+    keep, absorbed = (ledger.profile_of[pick(ledger.fragments, number)] for number in (one, other))
+    assume(keep != absorbed)
+    before, leaving = dict(ledger.profile_of), set(ledger.of(absorbed))
+    ledger.merge(keep, absorbed)
+    assert ledger.profile_of[keep] == ledger.profile_of[absorbed]
+    assert len(ledger.of(ledger.profile_of[keep])) == len([f for f in before.values() if f in (keep, absorbed)])
+    ledger.split(leaving)
+    assert ledger.profile_of == before
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.integers(0, 20), st.integers(1, 2**12 - 1))
+def test_a_merge_undoes_a_split(history: tuple[list[Message], list[list[Message] | Act]], one: int, bits: int) -> None:
+    """And exactly the chosen leave, although what refused them elsewhere may have gone."""
+    ledger = played(history[1])
+    assume(ledger.fragments)
+    members = ledger.of(ledger.profile_of[pick(ledger.fragments, one)])
+    leaving = {member for place, member in enumerate(members) if bits >> place & 1}
+    assume(leaving and len(leaving) < len(members))
+    before = dict(ledger.profile_of)
+    ledger.split(leaving)
+    homes = {frozenset(ledger.of(ledger.profile_of[f])) for f in members}
+    assert homes == {frozenset(leaving), frozenset(members) - leaving}
+    ledger.merge(ledger.profile_of[min(leaving)], ledger.profile_of[min(set(members) - leaving)])
+    assert ledger.profile_of == before
 
 
 @settings(max_examples=300, deadline=None)
@@ -299,3 +438,38 @@ async def test_replicas_converge(service: RunningService, arrival: tuple[list[Me
     await forget_everything(service)
     await asyncio.gather(*(replica(service, batches[start::3]) for start in range(3)))
     await assert_known(service, at_once(history, visits=True))
+
+
+async def decide(service: RunningService, act: Act) -> None:
+    """Do to the service what `Ledger.decide` does to the rules."""
+    async with service.database.transaction() as tx:
+        rows = await tx.rows("SELECT fragment_id FROM fragments")
+        fragments = [row.fragment_id.bytes for row in rows]
+        if not fragments:
+            return
+        note, one = Note("test", "drawn", START_US), pick(fragments, act.one)
+        if act.chosen is None:
+            await merge_profiles(tx, BOUNDS, note, keep=one, absorb=[pick(fragments, act.other)])
+            return
+        members = await find_members(tx, one)
+        assert members is not None
+        ordered = sorted(members.fragments)
+        chosen = [member for place, member in enumerate(ordered) if act.chosen >> place & 1]
+        if chosen and len(chosen) < len(ordered):
+            await split_profile(tx, BOUNDS, note, of=one, chosen=chosen)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(histories())
+async def test_the_service_converges_whatever_people_decide_meanwhile(
+    service: RunningService, history: tuple[list[Message], list[list[Message] | Act]]
+) -> None:
+    """On a real PostgreSQL, with merges and splits at random points of the arrival."""
+    messages, steps = history
+    await forget_everything(service)
+    for step in steps:
+        await (decide(service, step) if isinstance(step, Act) else replica(service, [step]))
+    async with service.database.snapshot() as tx:
+        fragments = [row.fragment_id.bytes for row in await tx.rows("SELECT fragment_id FROM fragments")]
+        standing = await DecisionStore(tx).about(fragments)
+    await assert_known(service, at_once(messages, standing, visits=True))

@@ -17,7 +17,8 @@ class DecisionKind(StrEnum):
     MERGE = "merge"
     """The fragments of its one side are one customer, whatever limits say."""
     SPLIT = "split"
-    """The fragments of each side are one customer, and the two sides are two customers."""
+    """The fragments of each of its first two sides are one customer, and these are two customers. The third side holds
+    bystanders, who would join one of the two by evidence that was refused until then: they are kept apart from both."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -25,7 +26,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     decision_id: int
     sides: tuple[tuple[FragmentKey, ...], ...]
-    """One side for a merge, two for a split."""
+    """One side for a merge, two for a split, with bystanders three."""
 
     @property
     def kind(self) -> DecisionKind:

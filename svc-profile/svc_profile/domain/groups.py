@@ -3,11 +3,15 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from svc_profile.domain.decisions import Decision
+from svc_profile.domain.decisions import Decision, DecisionKind
 from svc_profile.domain.events import FragmentKey
 
 Tag = tuple[int, int]
 """A decision, and which of its sides a group holds."""
+
+_OPPOSITE = ((1, 2), (0, 2), (0, 1, 3), (2,))
+"""What is kept apart from each side of a split: bystanders are not kept apart from each other. The last one is what a
+newer decision holds together although it is on both sides: this one cannot part it, only keep bystanders away."""
 
 
 class Groups:
@@ -52,18 +56,19 @@ class Groups:
     def obey(self, decision: Decision) -> None:
         """Hold each side of a decision together and its sides apart, as far as newer decisions leave it to it."""
         sides = [[fragment for fragment in side if fragment in self._up] for side in decision.sides]
-        for side in sides:
+        for side in sides[:2]:
             self._glue(side)
-        if len(sides) == 2:
-            near, far = ({self.root(fragment) for fragment in side} for side in sides)
-            # What a newer decision holds together although it is on both sides, this one cannot part.
-            self._tag(near - far, (decision.decision_id, 0))
-            self._tag(far - near, (decision.decision_id, 1))
+        if decision.kind is DecisionKind.SPLIT:
+            near, far, *around = ({self.root(fragment) for fragment in side} for side in sides)
+            both = near & far
+            parts = (near - both, far - both, set[FragmentKey]().union(*around) - near - far, both)
+            for number, roots in enumerate(parts):
+                self._tag(roots, (decision.decision_id, number))
 
     def are_apart(self, one: FragmentKey, other: FragmentKey) -> bool:
         """Tell whether people decided that two groups are different customers."""
         few, many = sorted((self._tags.get(self.root(f), set()) for f in (one, other)), key=len)
-        return any((decision, 1 - side) in many for decision, side in few)
+        return any((decision, other) in many for decision, side in few for other in _OPPOSITE[side])
 
     def _tag(self, roots: Iterable[FragmentKey], tag: Tag) -> None:
         for root in roots:

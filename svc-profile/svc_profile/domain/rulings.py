@@ -60,7 +60,25 @@ def rule_split(
         undone = frozenset({crossing[0].decision_id})
         if _parts(component, _without(component, undone, types), near, far):
             return Ruling(revoked=undone)
-    return Ruling([(tuple(sorted(near - carriers.keys())), tuple(sorted(far - carriers.keys())))])
+    sides = tuple(sorted(near - carriers.keys())), tuple(sorted(far - carriers.keys()))
+    return Ruling([(*sides, _bystanders(component, sides, home, types))])
+
+
+def _bystanders(
+    component: Component, sides: Sides, home: Collection[FragmentKey], types: IdentifierTypes
+) -> tuple[FragmentKey, ...]:
+    """Return the customers who would join a part by evidence that was refused as long as the two were one."""
+    number = 1 + max((decision.decision_id for decision in component.decisions), default=0)
+    around: set[FragmentKey] = set()
+    while True:
+        decided = with_decisions(component, Ruling(), [Decision(number, (*sides, tuple(around)))])
+        profile_of = _without(decided, (), types)
+        parts = {profile_of[fragment] for fragment in home}
+        joined = {member.profile for f, member in component.members.items() if f not in home and profile_of[f] in parts}
+        further = {f for f, member in component.members.items() if member.profile in joined} - around
+        if not further:
+            return tuple(sorted(around))
+        around |= further
 
 
 def _claims(component: Component) -> Iterable[Claim]:
@@ -90,17 +108,22 @@ def _keeps_apart(decision: Decision, home: Mapping[FragmentKey, FragmentKey]) ->
     """Tell whether a split keeps some of the profiles from others of them."""
     if decision.kind is DecisionKind.MERGE:
         return False
-    near, far = ({home[fragment] for fragment in side if fragment in home} for side in decision.sides)
-    return bool(near) and bool(far) and len(near | far) > 1
+    near, far, *around = ({home[fragment] for fragment in side if fragment in home} for side in decision.sides)
+    beside = set[FragmentKey]().union(*around)
+    return any(one and other and len(one | other) > 1 for one, other in ((near, far), (near, beside), (far, beside)))
 
 
 def _undone(
     component: Component, crossing: Sequence[Decision], home: Mapping[FragmentKey, FragmentKey], types: IdentifierTypes
 ) -> frozenset[int]:
-    """Return the splits whose two sides would be one customer without them."""
+    """Return the splits whose sides would be one customer without them, if that concerns nobody else."""
     if not crossing:
         return frozenset()
     profile_of = _without(component, {decision.decision_id for decision in crossing}, types)
+    others = component.members.keys() - home.keys()
+    taken = {profile_of[fragment] for fragment in home}
+    if any(profile_of[f] != component.members[f].profile or profile_of[f] in taken for f in others):
+        return frozenset()
     return frozenset(d.decision_id for d in crossing if len({profile_of[f] for f in _among(d, home)}) == 1)
 
 

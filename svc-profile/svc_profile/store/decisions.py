@@ -14,6 +14,8 @@ from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.profiles import KnownAs
 
 _SHOWN = 100
+_HELD = 2
+"""Sides that are held together; the third one, of bystanders, is not."""
 
 _ABOUT = """
 SELECT m.decision_id, m.fragment_id, m.side, d.kind
@@ -95,7 +97,7 @@ class DecisionStore:
 
     async def _put_members(self, made: Iterable[Decision]) -> None:
         members = [
-            (decision.decision_id, UUID(fragment), number, UUID(side[0]))
+            (decision.decision_id, UUID(fragment), number, UUID(side[0] if number < _HELD else fragment))
             for decision in made
             for number, side in enumerate(decision.sides)
             for fragment in dict.fromkeys(side)
@@ -137,14 +139,14 @@ class DecisionStore:
 def _decisions(rows: Sequence[Any]) -> list[Decision]:
     sides: dict[int, list[list[FragmentKey]]] = {}
     for row in rows:
-        of = sides.setdefault(row.decision_id, [[]] if row.kind == DecisionKind.MERGE else [[], []])
+        of = sides.setdefault(row.decision_id, [[]] if row.kind == DecisionKind.MERGE else [[], [], []])
         of[row.side].append(row.fragment_id.bytes)
     return [Decision(number, tuple(map(tuple, of))) for number, of in sides.items()]
 
 
 def _record(row: Row[Any], sides: Mapping[tuple[int, int], list[Row[Any]]]) -> Record:
     kind = DecisionKind(row.kind)
-    numbers = (0,) if kind is DecisionKind.MERGE else (0, 1)
+    numbers = (0,) if kind is DecisionKind.MERGE else (0, 1, 2)
     return Record(
         decision_id=row.decision_id,
         kind=kind,
@@ -152,10 +154,10 @@ def _record(row: Row[Any], sides: Mapping[tuple[int, int], list[Row[Any]]]) -> R
         revoked=(
             None if row.revoked_time_us is None else Note(row.revoked_by, row.revoked_reason, row.revoked_time_us)
         ),
-        sides=tuple(_side(sides.get((row.decision_id, number), [])) for number in numbers),
+        sides=tuple(_side(sides[row.decision_id, number]) for number in numbers if (row.decision_id, number) in sides),
     )
 
 
 def _side(rows: Sequence[Row[Any]]) -> Side:
     known = (KnownAs(r.fragment_id.bytes, r.namespace, r.value, r.first_seen_us, r.last_seen_us) for r in rows)
-    return Side(tuple(known), rows[0].size if rows else 0)
+    return Side(tuple(known), rows[0].size)

@@ -120,7 +120,7 @@ WHERE l.refused
         OR (l.claim_time_us = :before_us AND (l.child, l.parent) > (CAST(:child AS uuid), CAST(:parent AS uuid))))
     AND NOT EXISTS (
         SELECT FROM decision_members a JOIN decision_members b USING (decision_id)
-        WHERE a.fragment_id = l.child AND b.fragment_id = l.parent AND a.side <> b.side AND a.is_active
+        WHERE a.fragment_id = l.child AND b.fragment_id = l.parent AND a.side + b.side = 1 AND a.is_active
     )
     {of_profile}
 ORDER BY l.claim_time_us DESC, l.child, l.parent LIMIT :most

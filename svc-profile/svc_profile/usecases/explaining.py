@@ -87,8 +87,10 @@ def _kept_apart(
         home |= {each.link.claim.child: each.child_profile, each.link.claim.parent: each.parent_profile}
     for decision in standing:
         if decision.kind is DecisionKind.SPLIT:
-            near, far = ({home.get(fragment, fragment) for fragment in side} for side in decision.sides)
-            yield from ((one, other) for one in near for other in far)
+            near, far, *around = ({home.get(fragment, fragment) for fragment in side} for side in decision.sides)
+            beside = far.union(*around)
+            yield from ((one, other) for one in near for other in beside)
+            yield from ((one, other) for one in far for other in beside - far)
 
 
 def _decided(
@@ -97,7 +99,7 @@ def _decided(
     """Tell what people hold together as steps that a chain can take."""
     for decision in standing:
         record = told.get(decision.decision_id)
-        for side in decision.sides:
+        for side in decision.sides[:2]:
             here = [names[fragment] for fragment in side if fragment in names]
             if record is not None:
                 yield from (_decided_step(record, one, here[0]) for one in here[1:])

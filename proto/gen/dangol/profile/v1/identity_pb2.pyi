@@ -30,9 +30,9 @@ class _IdentityDecisionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     IDENTITY_DECISION_KIND_UNSPECIFIED: _IdentityDecisionKind.ValueType  # 0
     """Never on the wire."""
     IDENTITY_DECISION_KIND_MERGE: _IdentityDecisionKind.ValueType  # 1
-    """The fragments of its one side are one customer."""
+    """The identifiers of its one side are one customer."""
     IDENTITY_DECISION_KIND_SPLIT: _IdentityDecisionKind.ValueType  # 2
-    """The fragments of each side are one customer, and the two sides are two customers."""
+    """The identifiers of each of its two sides are one customer, and the two are two customers."""
 
 class IdentityDecisionKind(_IdentityDecisionKind, metaclass=_IdentityDecisionKindEnumTypeWrapper):
     """Kind of decision."""
@@ -40,9 +40,9 @@ class IdentityDecisionKind(_IdentityDecisionKind, metaclass=_IdentityDecisionKin
 IDENTITY_DECISION_KIND_UNSPECIFIED: IdentityDecisionKind.ValueType  # 0
 """Never on the wire."""
 IDENTITY_DECISION_KIND_MERGE: IdentityDecisionKind.ValueType  # 1
-"""The fragments of its one side are one customer."""
+"""The identifiers of its one side are one customer."""
 IDENTITY_DECISION_KIND_SPLIT: IdentityDecisionKind.ValueType  # 2
-"""The fragments of each side are one customer, and the two sides are two customers."""
+"""The identifiers of each of its two sides are one customer, and the two are two customers."""
 Global___IdentityDecisionKind: _TypeAlias = IdentityDecisionKind  # noqa: Y015
 
 class _LinkOutcome:
@@ -199,7 +199,8 @@ class IdentityDecision(_message.Message):
     @_builtins.property
     def sides(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentitySide]:
         """What it is about: one side of a merge, two of a split. A merge names the identifiers that suffice to hold the
-        customers together: those of types with a limit, or else the strongest.
+        customers together: those of types with a limit, or else the strongest. A third side of a split names bystanders:
+        customers whom refused evidence would have joined to one of the parts, and who are kept apart from both.
         """
 
     def __init__(
