@@ -22,7 +22,7 @@ from svc_profile.store.suppressions import SuppressionStore
 # Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
 # the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a circle.
 _LOCK = """
-SELECT fragment_id, first_seen_us, CAST(counts AS text), flags FROM fragments
+SELECT fragment_id, first_seen_us, CAST(counts AS text), flags, ctid FROM fragments
 WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
 """
 
@@ -61,13 +61,13 @@ UPDATE fragments AS f SET
     revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
     groups = coalesce(CAST(g.groups AS jsonb), f.groups)
 FROM unnest(
-    CAST(:fragments AS uuid[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
+    CAST(:fragments AS uuid[]), CAST(:places AS tid[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
     CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
     CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
 ) AS g (
-    fragment_id, first_seen_us, last_seen_us, first_event_us, last_event_us, counts, traits, revenue, groups
+    fragment_id, place, first_seen_us, last_seen_us, first_event_us, last_event_us, counts, traits, revenue, groups
 )
-WHERE f.fragment_id = g.fragment_id
+WHERE f.ctid = g.place AND f.fragment_id = g.fragment_id
 """
 
 # A fragment without a row in fragment_profiles is its own profile.
@@ -182,7 +182,7 @@ class FragmentStore:
         for key, row in known.items():
             if learnt[key].counts:
                 learnt[key].take_counts(_decode_counts(row[2]))
-        await self._update([learnt[key] for key in known])
+        await self._update([learnt[key] for key in known], [row[4] for row in known.values()])
         return Folded(new, earlier)
 
     async def _suppressed(
@@ -204,13 +204,14 @@ class FragmentStore:
         if inserted < len(fragments):
             raise RaceError
 
-    async def _update(self, fragments: Sequence[Fragment]) -> None:
+    async def _update(self, fragments: Sequence[Fragment], places: Sequence[tuple[int, int]]) -> None:
+        """Write to rows that are locked: so nobody moves them, and no index has to be asked where they are."""
         if not fragments:
             return
         await self._add_rest(
             [fragment for fragment in fragments if fragment.traits or fragment.revenue or fragment.groups]
         )
-        await self._tx.execute(_UPDATE, **_columns(fragments, empty=False))
+        await self._tx.execute(_UPDATE, places=places, **_columns(fragments, empty=False))
 
     async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
         """Few events carry traits, money or groups, so these columns are read for those alone."""

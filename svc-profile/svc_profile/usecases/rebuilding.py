@@ -27,6 +27,7 @@ from svc_profile.usecases.indexing import reindex
 from svc_profile.usecases.learning import Learner
 from svc_profile.wire.collecting import read_event, replayed_batches
 from svc_profile.wire.identity import fragments_forgotten
+from svc_profile.wire.traits import without_refused_traits
 
 REPLAYED = "events.resolved.0"
 """Subject of events that are told again."""
@@ -124,4 +125,4 @@ async def _tell_again(
     placements = await LinkStore(tx).placements(set(owners.values()))
     kept = [event for event in diversion.events if event.key in owners]
     for batch in replayed_batches(kept, placements):
-        tx.publish(batch, REPLAYED)
+        tx.publish(without_refused_traits(batch, learner.schema), REPLAYED)
