@@ -14,7 +14,9 @@ from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.operations.v1 import operations_pb2
 from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub
 from dangol.profile.v1 import agent_pb2 as pb
+from dangol.profile.v1 import traits_pb2
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
+from dangol.profile.v1.traits_pb2_grpc import TraitServiceStub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from svc_profile.app import build
@@ -146,6 +148,23 @@ async def test_an_old_name_finds_nobody(service: RunningService) -> None:
     await collect(service, event("identify", at=1, user_id="renamed", traits={"name": "Oldname Xu"}))
     assert await names(service, "newname") == ["Newname Xu"]
     assert await names(service, "oldname") == []
+
+
+async def test_another_policy_for_names_is_followed(service: RunningService) -> None:
+    """Which statement is the name is decided anew for the past, and search follows."""
+    await collect(
+        service,
+        event("identify", at=1, user_id="policy-1", traits={"nickname": "Firstnick"}),
+        event("identify", at=2, user_id="policy-1", traits={"nickname": "Lastnick"}),
+    )
+    assert len((await ask(service, "lastnick")).matches) == 1
+    definition = traits_pb2.TraitDefinition(name="nickname", policy=traits_pb2.TRAIT_POLICY_OLDEST)
+    stub = service.stub(TraitServiceStub)
+    await stub.CreateTraitDefinition(traits_pb2.CreateTraitDefinitionRequest(trait_definition=definition))
+    async with asyncio.timeout(60):
+        while not (await ask(service, "firstnick")).matches:
+            await asyncio.sleep(0.1)
+    assert not (await ask(service, "lastnick")).matches
 
 
 @pytest.mark.parametrize("letter", ["값", "\ufdfa", "🍊", "x"])

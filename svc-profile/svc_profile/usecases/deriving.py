@@ -9,7 +9,9 @@ the batches in hand, so every fold after that follows the new definitions.
 from chassis.database import Transaction
 
 from svc_profile.domain.derivation import Derivation
+from svc_profile.domain.search import NAME_TRAITS
 from svc_profile.store.fragments import FragmentStore
+from svc_profile.store.search import SearchStore
 from svc_profile.store.trait_schema import DerivationStore, Progress, TraitSchemaStore
 from svc_profile.usecases.announcing import announce_traits
 from svc_profile.usecases.statements import statements
@@ -34,7 +36,11 @@ async def derive_some(tx: Transaction, most: int = FRAGMENTS_AT_ONCE) -> bool:
     async for page in statements(tx, known):
         derivation.add(page)
     derived = {key: derivation.traits(key, traits) for key, traits in known.items()}
-    await FragmentStore(tx).put_traits({key: traits for key, traits in derived.items() if traits != known[key]})
+    changed = {key: traits for key, traits in derived.items() if traits != known[key]}
+    await FragmentStore(tx).put_traits(changed)
+    await SearchStore(tx).queue(
+        [(key, None) for key in changed if not NAME_TRAITS.isdisjoint({*known[key], *derived[key]})]
+    )
     await announce_traits(tx, {key: traits for key, traits in derived.items() if traits or known[key]}, schema)
     await store.advance(max(known), len(known))
     return True

@@ -33,8 +33,6 @@ def upgrade() -> None:
     )
     op.execute("CREATE INDEX interactions_of_fragment ON interactions (fragment_id, interaction_time_us)")
     op.execute("CREATE INDEX interactions_newest ON interactions (interaction_time_us, interaction_id)")
-    # 3 is closed.
-    op.execute("CREATE INDEX interactions_not_closed ON interactions (fragment_id) WHERE status <> 3")
     # Rows of members and of those who left: the revision of a leaving must outlive an entering that comes late.
     op.execute(
         """
