@@ -293,6 +293,16 @@ class TestLimits:
             assert (await plan.of_name(OTHERS, source=""))["web"].count == 7
             assert (await plan.of_name("n1", source=""))["web"].count == 2
 
+    async def test_the_longest_names_fit_into_the_plan(self, service: RunningService) -> None:
+        """Whatever the alphabet; what would not fit is counted with the others, or left out."""
+        deep = {"감" * 100: {"🍊" * 100: {"귤" * 100: 1}}, "귤" * 101: 2}
+        longest, too_long = "🍊" * 250, "🍊" * 251
+        await collect(service, track(longest, deep, source="s" * 100), track(too_long, deep))
+        event = await tracked(service, longest)
+        assert event.event_count == 1
+        assert [each.path for each in event.properties] == ["*", "감" * 100, "감" * 100 + "." + "🍊" * 100]
+        assert OTHERS in [each.name for each in await listed(service)]
+
     async def test_paths_beyond_the_limit_are_left_out(self, engines: Engines) -> None:
         async with running(build, Settings, engines) as service, service.database.transaction() as tx:
             plan = TrackingStore(tx)

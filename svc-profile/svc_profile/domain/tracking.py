@@ -27,7 +27,10 @@ MAX_NAMES = 10_000
 """Pairs of name and source that are told apart; what comes after them is counted together."""
 MAX_PROPERTIES = 500
 """Paths of one name and source that are told apart."""
-MAX_NAME_LENGTH = 200
+MAX_NAME_LENGTH = 100
+"""Characters of a name in a path; a longer one is written as one that looks like a value."""
+MAX_BYTES = 1_000
+"""Bytes of a path, and of the name of an event: both fit into one entry of an index."""
 
 OTHERS = ""
 """Name under which all events beyond `MAX_NAMES` are counted."""
@@ -136,11 +139,15 @@ def spell(name: str) -> str:
 
 _POSITIONS: Mapping[type, int] = {type(None): 0, bool: 1, int: 2, float: 3, str: 4, list: 5, dict: 6}
 _WHOLE = _POSITIONS[int]
+_MAX_PATH_LENGTH = MAX_BYTES // 4
+"""Characters that cannot be more bytes than a path may have."""
 
 
 def _note(found: dict[str, set[int]], values: Mapping[str, Any], above: str, depth: int) -> None:
     for name, value in values.items():
         path = above + spell(name)
+        if len(path) > _MAX_PATH_LENGTH and len(path.encode()) > MAX_BYTES:
+            continue
         _note_type(found, path, value)
         if isinstance(value, dict) and depth > 1:
             _note(found, value, path + ".", depth - 1)

@@ -11,8 +11,8 @@ from svc_profile.domain.planning import Only, Wanted
 from svc_profile.domain.tracking import MAX_NAMES, MAX_PROPERTIES, OTHERS, EventSeen, Key, PropertySeen
 
 # One transaction at a time adds to the plan, so that its limits hold and no two wait for each other in a circle. Two
-# halves of one 64-bit key; jobs have the first half 7, identity 8.
-_LOCK = "SELECT pg_advisory_xact_lock(10, 1)"
+# halves of one 64-bit key; others have first halves of their own.
+_LOCK = "SELECT pg_advisory_xact_lock(11, 1)"
 
 _KNOWN = """
 SELECT name, source, (

@@ -11,7 +11,7 @@ from dangol.profile.v1 import ingest_pb2 as pb
 
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.planning import Property, TrackedEvent, compare
-from svc_profile.domain.tracking import MAX_NAME_LENGTH, OTHERS, TYPES, EventSeen, Tally, inspect
+from svc_profile.domain.tracking import MAX_BYTES, OTHERS, TYPES, EventSeen, Tally, inspect
 from svc_profile.wire.collecting import RESOLVED_PREFIX, stated
 from svc_profile.wire.values import in_years
 
@@ -25,7 +25,7 @@ def tally_of(deliveries: Iterable[Delivery[EventBatch]]) -> Tally:
         for event in delivery.message.events:
             name = counted_name(event)
             received_us = in_years(event.received_time_us)
-            known = storable_text(name) if len(name) <= MAX_NAME_LENGTH else OTHERS
+            known = storable_text(name) if len(name.encode()) <= MAX_BYTES else OTHERS
             seen = tally.count(known, storable_text(event.source), received_us)
             if seen is not None:
                 inspect(seen, stated(event), received_us)
