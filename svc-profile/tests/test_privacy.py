@@ -232,6 +232,27 @@ async def test_a_lifted_suppression_lets_the_customer_come_back(service: Running
     assert found.profile.event_counts == {"identify": 1}
 
 
+async def test_a_shared_device_stays_the_others_device(service: RunningService, tag: str) -> None:
+    """What the erased customer did there goes; what others did there stays, and what they do there counts."""
+    device, other = f"{tag}-device", f"other-{tag}"
+    login = json.dumps({"email": f"{other}@example.com"}).encode()
+    await collect(service, viewed(tag), identify(tag))
+    await collect(service, made("IDENTIFY", user_id=other, anonymous_id=device, traits=login), viewed(tag), viewed(tag))
+    before = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
+    assert before.profile.event_counts == {"identify": 1, "Product Viewed": 2}
+    request = await erase(service, tag)
+    wanted = privacy_pb2.GetErasureCertificateRequest(data_request_id=request.data_request_id)
+    account = json.loads((await stub(service).GetErasureCertificate(wanted)).certificate.text)
+    assert account["probe"]["leftovers"] == []
+    assert [each["what"] for each in account["kept"] if each["what"] == "ids of devices"] == ["ids of devices"]
+    assert not await knows(service, f"user_id:{tag}")
+    after = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
+    assert after.profile.event_counts == before.profile.event_counts
+    await collect(service, made("IDENTIFY", user_id=other, anonymous_id=device), viewed(tag))
+    later = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
+    assert later.profile.event_counts == {"identify": 2, "Product Viewed": 3}
+
+
 async def test_a_certificate_can_be_verified_by_anybody_and_by_us(service: RunningService, tag: str) -> None:
     """With the public key alone; a changed word makes it false; the chain shows that none is missing."""
     await collect(service, viewed(tag), identify(tag))

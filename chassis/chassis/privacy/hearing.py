@@ -73,7 +73,7 @@ class Privacy:
         """Remove what events in flight left, then search for whatever is still there."""
         for message in messages:
             traces = Traces(_uuids(message.fragment_ids), list(message.values))
-            erased = await self._erase(tx, traces.fragments)
+            erased = await self._erase(tx, [*traces.fragments, *_uuids(message.shared_fragment_ids)])
             found: dict[str, int] = {}
             for store in self._stores:
                 found |= await store.probe(tx, traces)

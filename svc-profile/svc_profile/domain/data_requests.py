@@ -87,6 +87,8 @@ class Subject:
     """Whom a running request is about: fragments, and the texts that name the customer."""
 
     fragments: Sequence[FragmentKey] = ()
+    shared: Sequence[FragmentKey] = ()
+    """Those of devices that other people log in on too: erased, but neither searched for nor suppressed."""
     traces: Sequence[str] = ()
     hash: str = ""
     """Names the customer to nobody but who knows the customer's id."""

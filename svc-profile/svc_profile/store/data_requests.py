@@ -39,7 +39,7 @@ _SAVE = """
 UPDATE data_requests SET
     state = :state, step = :step, step_time = :step_time, round = :round, refusal_reason = :refusal_reason,
     profile_id = :profile_id, done_time = :done_time, subject_hash = :subject_hash,
-    fragment_ids = CAST(:fragment_ids AS uuid[]), traces = :traces, stream_ends = CAST(:stream_ends AS jsonb),
+    fragment_ids = CAST(:fragment_ids AS uuid[]), shared_fragment_ids = CAST(:shared AS uuid[]), traces = :traces, stream_ends = CAST(:stream_ends AS jsonb),
     traits = CAST(:traits AS jsonb)
 WHERE data_request_id = :data_request_id
 """
@@ -47,7 +47,7 @@ WHERE data_request_id = :data_request_id
 _COLUMNS = """
     data_request_id, kind, regime, requester, channel, state, step, step_time, round, refusal_reason, actor, profile_id,
     filed_time, due_time, not_before_time, done_time, CAST(traits AS text) AS traits, purposes, subject_hash,
-    fragment_ids, traces, CAST(stream_ends AS text) AS stream_ends
+    fragment_ids, shared_fragment_ids, traces, CAST(stream_ends AS text) AS stream_ends
 """
 
 _GET = f"SELECT {_COLUMNS} FROM data_requests WHERE data_request_id = :id"  # noqa: S608  no data in it
@@ -132,6 +132,7 @@ class DataRequestStore:
             done_time=request.done_time,
             subject_hash=request.subject.hash,
             fragment_ids=[UUID(each) for each in request.subject.fragments],
+            shared=[UUID(each) for each in request.subject.shared],
             traces=list(request.subject.traces),
             stream_ends=_json(request.stream_ends) if request.stream_ends is not None else None,
             traits=_json(request.draft.traits) if request.draft.traits else None,
@@ -221,7 +222,12 @@ def _read(row: Row[Any]) -> DataRequest:
         round=row.round,
         refusal_reason=row.refusal_reason,
         done_time=row.done_time,
-        subject=Subject([each.bytes for each in row.fragment_ids], row.traces, row.subject_hash),
+        subject=Subject(
+            fragments=[each.bytes for each in row.fragment_ids],
+            shared=[each.bytes for each in row.shared_fragment_ids],
+            traces=row.traces,
+            hash=row.subject_hash,
+        ),
         stream_ends=msgspec.json.decode(row.stream_ends) if row.stream_ends else None,
     )
 

@@ -49,9 +49,10 @@ def personal_tables() -> PersonalTables:
                 left_out=("event_key", "rank", "eligible"),
                 file="identity_links",
             ),
+            # What others did on a device of the customer is under a parent of theirs.
             PersonalTable(
                 "derived_fragments",
-                "base_id = ANY (CAST(:fragments AS uuid[])) OR parent_id = ANY (CAST(:fragments AS uuid[]))",
+                "parent_id = ANY (CAST(:fragments AS uuid[]))",
                 on_rebuild=False,
                 exported=False,
             ),
@@ -105,7 +106,7 @@ def personal_tables() -> PersonalTables:
                 redact="profile_id = NULL, traits = NULL",
                 why_kept="that a request was filed, and when it was done, is proof towards the authority",
                 on_rebuild=False,
-                left_out=("request_id", "fragment_ids", "traces", "stream_ends", "subject_hash"),
+                left_out=("request_id", "fragment_ids", "shared_fragment_ids", "traces", "stream_ends", "subject_hash"),
             ),
         ],
         impersonal=(

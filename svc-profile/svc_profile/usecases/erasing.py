@@ -85,7 +85,7 @@ class Erasing:
             if await requests.other_runs(request, fragments):
                 return
             subject, names = await find_subject(tx, request.profile, fragments, self._at.identifier_traits)
-            await flag(tx, fragments, SUPPRESSED)
+            await flag(tx, [name.fragment for name in names], SUPPRESSED)
             suppressed = {name.fragment: name.namespace for name in names}
             await SuppressionStore(tx).add(suppressed, data_request_id, now)
             await self._ask_to_erase(tx, replace(request, subject=subject), now)
@@ -163,7 +163,8 @@ class Erasing:
 
 def traces_of(request: DataRequest) -> Traces:
     """Return what the customer of a running request is recognised by."""
-    return Traces([UUID(bytes=each) for each in request.subject.fragments], request.subject.traces)
+    subject = request.subject
+    return Traces([UUID(bytes=each) for each in subject.fragments if each not in subject.shared], subject.traces)
 
 
 def _leftovers(answers: Sequence[Answer]) -> bool:

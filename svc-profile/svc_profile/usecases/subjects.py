@@ -21,15 +21,16 @@ _MOST_SPELLINGS = 1_000
 async def find_subject(
     tx: Transaction, profile: FragmentKey, fragments: Sequence[FragmentKey], identifier_traits: Mapping[str, str]
 ) -> tuple[Subject, Sequence[Name]]:
-    """Return what a customer is recognised by: every identifier, normalised and as it was written in events.
+    """Return what a customer is recognised by, every identifier as it is kept and as it was written; and their names.
 
     The id of a device that other people log in on too is theirs as well, so nobody is recognised by it.
     """
     names = await names_of(tx, fragments)
-    shared = {name.value for name, flags in names.items() if flags & SHARED}
+    shared = [name for name, flags in names.items() if flags & SHARED]
     spellings = await _spellings(tx, fragments, identifier_traits)
-    traces = sorted(({name.value for name in names} | spellings) - shared)
-    return Subject(fragments, traces, suppression_id(profile).hex()), list(names)
+    traces = sorted(({name.value for name in names} | spellings) - {name.value for name in shared})
+    subject = Subject(fragments, [name.fragment for name in shared], traces, suppression_id(profile).hex())
+    return subject, [name for name in names if name not in shared]
 
 
 async def _spellings(

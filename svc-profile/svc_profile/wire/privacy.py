@@ -140,7 +140,8 @@ def probe_requested(request: DataRequest) -> pb.ProbeRequested:
     return pb.ProbeRequested(
         data_request_id=request.data_request_id,
         round=request.round,
-        fragment_ids=request.subject.fragments,
+        fragment_ids=[each for each in request.subject.fragments if each not in request.subject.shared],
+        shared_fragment_ids=request.subject.shared,
         values=request.subject.traces,
     )
 

@@ -33,6 +33,7 @@ TABLES = (
         purposes text[] NOT NULL DEFAULT '{}',
         subject_hash text NOT NULL DEFAULT '',
         fragment_ids uuid[] NOT NULL DEFAULT '{}',
+        shared_fragment_ids uuid[] NOT NULL DEFAULT '{}',
         traces text[] NOT NULL DEFAULT '{}',
         stream_ends jsonb
     )

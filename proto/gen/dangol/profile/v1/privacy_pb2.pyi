@@ -1179,6 +1179,7 @@ class ProbeRequested(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     FRAGMENT_IDS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    SHARED_FRAGMENT_IDS_FIELD_NUMBER: _builtins.int
     data_request_id: _builtins.str
     """The request, `dsr_…`."""
     round: _builtins.int
@@ -1191,6 +1192,10 @@ class ProbeRequested(_message.Message):
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the customer was known by, as it was written. The message is deleted when the request is done."""
 
+    @_builtins.property
+    def shared_fragment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Further fragments of the customer, of devices that others log in on too: erased, but not searched for."""
+
     def __init__(
         self,
         *,
@@ -1198,10 +1203,11 @@ class ProbeRequested(_message.Message):
         round: _builtins.int = ...,
         fragment_ids: _abc.Iterable[_builtins.bytes] | None = ...,
         values: _abc.Iterable[_builtins.str] | None = ...,
+        shared_fragment_ids: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_request_id", b"data_request_id", "fragment_ids", b"fragment_ids", "round", b"round", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_request_id", b"data_request_id", "fragment_ids", b"fragment_ids", "round", b"round", "shared_fragment_ids", b"shared_fragment_ids", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
