@@ -39,7 +39,8 @@ _SAVE = """
 UPDATE data_requests SET
     state = :state, step = :step, step_time = :step_time, round = :round, refusal_reason = :refusal_reason,
     profile_id = :profile_id, done_time = :done_time, subject_hash = :subject_hash,
-    fragment_ids = CAST(:fragment_ids AS uuid[]), shared_fragment_ids = CAST(:shared AS uuid[]), traces = :traces, stream_ends = CAST(:stream_ends AS jsonb),
+    fragment_ids = CAST(:fragment_ids AS uuid[]), shared_fragment_ids = CAST(:shared AS uuid[]), traces = :traces,
+    stream_ends = CAST(:stream_ends AS jsonb),
     traits = CAST(:traits AS jsonb)
 WHERE data_request_id = :data_request_id
 """
