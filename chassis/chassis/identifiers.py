@@ -101,15 +101,16 @@ class IdentifierTypes:
             (known.namespace, spelt)
             for known in self.types
             for value in known.blocked
-            if (spelt := self._normalise(known.namespace, value)) is not None
+            if (spelt := self.spelt(known.namespace, value)) is not None
         )
-        self.normalise = lru_cache(maxsize=65_536)(self._normalise)
+        self.normalise = lru_cache(maxsize=65_536)(self.spelt)
         """Bring a value into its one spelling; None when nobody can be known by it."""
 
     def __contains__(self, namespace: str) -> bool:
         return namespace in self._by_namespace
 
-    def _normalise(self, namespace: str, value: str) -> str | None:
+    def spelt(self, namespace: str, value: str) -> str | None:
+        """Do what `normalise` does, without looking whether it was done before."""
         text = unicodedata.normalize("NFC", value).strip(_AROUND)
         if not text or len(text) > MAX_VALUE_LENGTH or "\x00" in text or is_junk(text, self._junk):
             return None

@@ -40,13 +40,19 @@ class IdentityKey:
     def __init__(self, key: bytes, types: IdentifierTypes = BUILT_IN) -> None:
         if len(key) < 16:
             raise Invalid.field("DANGOL_IDENTITY_KEY", "must be at least 16 bytes (32 hexadecimal digits)")
-        self._key = key[:64]
+        # The key is hashed once; every identifier goes on from a copy.
+        self._keyed = blake2b(digest_size=16, key=key[:64])
         self.types = types
 
     def fragment_id(self, identifier: Identifier) -> FragmentId:
         """Hash namespace and value; equal identifiers give equal ids in every service and every replay."""
-        text = f"{identifier.namespace}\x00{identifier.value}".encode()
-        return FragmentId(UUID(bytes=blake2b(text, digest_size=16, key=self._key).digest()))
+        return FragmentId(UUID(bytes=self.fragment_key(identifier.namespace, identifier.value)))
+
+    def fragment_key(self, namespace: str, value: str) -> bytes:
+        """Return the 16 bytes of a fragment's id."""
+        keyed = self._keyed.copy()
+        keyed.update(f"{namespace}\x00{value}".encode())
+        return keyed.digest()
 
     def resolve(self, reference: str) -> FragmentId:
         """Turn a profile reference (`prf_…` or `<namespace>:<value>`) into the fragment that it names.

@@ -31,9 +31,7 @@ SETTINGS = {
     "password_encryption": "scram-sha-256",
     "max_connections": "150",
     "timezone": "UTC",
-    # Two cores and a laptop's memory.
-    "shared_buffers": "256MB",
-    "effective_cache_size": "1GB",
+    # Two cores; what depends on the machine's memory is added at every start.
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "max_parallel_workers_per_gather": "1",
@@ -67,6 +65,15 @@ THROWAWAY_SETTINGS = {
     "min_wal_size": "32MB",
 }
 ROOT_HINT = "\nFor root, PostgreSQL runs as another account, and here that one cannot reach it: do not run as root."
+_MIB = 2**20
+
+
+def memory_settings(total_bytes: int) -> dict[str, str]:
+    """Share out the machine's memory: pages that are not used take none, so an eighth costs a small shop nothing."""
+    buffers = min(max(total_bytes // 8 // _MIB, 128), 4096)
+    return {"shared_buffers": f"{buffers}MB", "effective_cache_size": f"{max(total_bytes // 2 // _MIB, buffers)}MB"}
+
+
 INITDB_OPTIONS = (
     "--username=postgres",
     "--encoding=UTF8",
@@ -148,7 +155,8 @@ class PostgresEngine(Engine):
             raise EngineError(f"{self._data} was made by PostgreSQL {found}, and this is PostgreSQL {VERSION}")
 
     def _configure(self, data: Path) -> None:
-        settings = SETTINGS | {"port": str(self.port)} | (THROWAWAY_SETTINGS if self._throwaway else {})
+        settings = SETTINGS | memory_settings(psutil.virtual_memory().total)
+        settings |= {"port": str(self.port)} | (THROWAWAY_SETTINGS if self._throwaway else {})
         lines = [f"{name} = '{value}'" for name, value in settings.items()]
         self._write(data / "postgresql.conf", "# Written at every start.\n" + "\n".join(lines) + "\n")
         self._write(data / "pg_hba.conf", f"host all all {LOOPBACK}/32 scram-sha-256\n")

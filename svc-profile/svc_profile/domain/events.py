@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from chassis.identifiers import ANONYMOUS_ID, USER_ID
-from chassis.identity import Identifier, IdentityKey
+from chassis.identity import IdentityKey
 
 from svc_profile.domain.schemas import Breach
 
@@ -128,8 +128,10 @@ class Namer:
 
     def _by_strength(self, names: Sequence[Name | None]) -> tuple[Name, ...]:
         """Put names in order, each once; of one type the first that was given is the strongest."""
+        found = tuple(dict.fromkeys([name for name in names if name is not None]))
+        if len(found) < 2:
+            return found
         rank = self.types.rank
-        found = dict.fromkeys(name for name in names if name is not None)
         return tuple(sorted(found, key=lambda name: rank[name.namespace]))
 
     def _in_traits(self, traits: Mapping[str, Any]) -> list[Name]:
@@ -141,10 +143,9 @@ class Namer:
         return [name for name in found if name is not None]
 
     def _make(self, namespace: str, raw: str) -> Name | None:
-        value = self.types.normalise(namespace, raw)
-        if value is None:
-            return None
-        return Name(self._key.fragment_id(Identifier(namespace, value)).bytes, namespace, value)
+        # What comes here is not in the cache of names, and would not be in that of spellings.
+        value = self.types.spelt(namespace, raw)
+        return None if value is None else Name(self._key.fragment_key(namespace, value), namespace, value)
 
 
 def _id_text(value: Any) -> str:
