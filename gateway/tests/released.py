@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five released, unmodified client packages of `segment-api.md`, each in a process of its own."""
+"""The five released, unmodified packages of Segment and RudderStack, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@
       const text = read(name);
       if (!text) continue;
       size += bytes(text) + 1;
-      if (size > MAX_BATCH_BYTES) break;
+      if (size > MAX_BATCH_BYTES && texts.length) break;
       batch.names.push(name);
       texts.push(text);
     }
@@ -259,7 +259,7 @@
         return false;
       }
       // Read in any case: until then the browser counts the request among those under way.
-      const text = await answer.text();
+      const text = await answer.text().catch(() => "");
       if (!answer.ok) warn("events refused", answer.status, text);
       failures = 0;
       names.forEach(drop);
