@@ -266,6 +266,16 @@ def _cpu(server: psutil.Process) -> float:
     return sum(t.user + t.system for t in times)
 
 
+async def prepare(database: Database) -> None:
+    """Make the tables of the prototype."""
+    async with database.transaction() as tx:
+        await tx.execute("CREATE TABLE bare_seen (event_key uuid PRIMARY KEY)")
+        await tx.execute(
+            "CREATE TABLE bare_profiles (id uuid PRIMARY KEY, first_us bigint, last_us bigint, counts jsonb)"
+            " WITH (fillfactor = 70)"
+        )
+
+
 @asynccontextmanager
 async def database_with_server() -> AsyncIterator[tuple[Database, psutil.Process]]:
     """Start an empty PostgreSQL with the tables of svc-profile and of the prototype."""
@@ -273,12 +283,7 @@ async def database_with_server() -> AsyncIterator[tuple[Database, psutil.Process
     with folder, PostgresEngine(Path(folder.name) / "postgres", free_ports(1)[0]) as engine:
         service = build(Settings(postgres_url=engine.url, identity_key=KEY, port=0, local=True))
         await migrate(service.database, service.migrations)
-        async with service.database.transaction() as tx:
-            await tx.execute("CREATE TABLE bare_seen (event_key uuid PRIMARY KEY)")
-            await tx.execute(
-                "CREATE TABLE bare_profiles (id uuid PRIMARY KEY, first_us bigint, last_us bigint, counts jsonb)"
-                " WITH (fillfactor = 70)"
-            )
+        await prepare(service.database)
         try:
             yield service.database, psutil.Process(engine.pid)
         finally:

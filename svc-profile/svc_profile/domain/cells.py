@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One value of a file: what text and times become."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from chassis.errors import Invalid
 from chassis.incoming.times import NOT_GIVEN, read_time
 
 _MICROSECOND = timedelta(microseconds=1)
+_INTEGER = re.compile(r"[+-][0-9]+")
 _TRUE = frozenset({"true", "yes", "y", "t", "1"})
 _FALSE = frozenset({"false", "no", "n", "f", "0"})
 
@@ -45,6 +47,8 @@ class Times:
         return (moment - EPOCH) // _MICROSECOND
 
     def _read_text(self, text: str) -> datetime | int:
+        if text.isdecimal() and len(text) > 8 and not self._format:
+            return _known(read_time(int(text)))
         if self._format:
             return datetime.strptime(text, self._format)  # noqa: DTZ007 - the zone follows
         try:
@@ -100,17 +104,13 @@ def read_number(value: Any) -> int | float:
     if isinstance(value, (int, float)):
         return value
     text = str(value).strip()
-    if "_" in text:
-        raise ValueError("must be a number")
-    try:
+    if text.isdecimal() or _INTEGER.fullmatch(text):
         return int(text)
-    except ValueError:
-        pass
     try:
         number = float(text)
     except ValueError as error:
         raise ValueError("must be a number") from error
-    if number - number != 0:
+    if "_" in text or number - number != 0:
         raise ValueError("must be a finite number")
     return number
 

@@ -99,6 +99,8 @@ class _Put(msgspec.Struct, frozen=True, gc=False):
     """Where it goes inside that part of the event; empty when it is all of it."""
     read: Read
     empty_is_null: bool
+    name: str = ""
+    """The only step of `target`, as most have it."""
 
 
 class RowReader:
@@ -125,7 +127,7 @@ class RowReader:
         if self._others and numbers is not None:
             used = {put.key for put in puts}
             puts += [
-                _Put(number, (), name, self._others, (name,), as_it_is, False)
+                _Put(number, (), name, self._others, (name,), as_it_is, False, name)
                 for name, number in numbers.items()
                 if name and number not in used
             ]
@@ -134,7 +136,8 @@ class RowReader:
     def _put(self, key: int | str, path: tuple[str, ...], column: Column) -> _Put:
         whole, target = split_field(column.field)
         read = self._reader(column.type) if target else self._times.read if whole == "time" else read_id
-        return _Put(key, path, column.field, whole, target, read, column.empty_is_null)
+        name = target[0] if len(target) == 1 else ""
+        return _Put(key, path, column.field, whole, target, read, column.empty_is_null, name)
 
     def _reader(self, kind: int) -> Read:
         readers: Mapping[int, Read] = {
@@ -160,18 +163,24 @@ class RowReader:
                 if put.empty_is_null and put.target:
                     _assign(row, put.whole, put.target, None)
                 continue
-            try:
-                value = put.read(value)
-            except (ValueError, ArithmeticError) as error:
-                raise RowRejected(put.field, str(error)) from error
-            if len(put.target) == 1:
-                getattr(row, put.whole)[put.target[0]] = value
+            # Most values are texts that stay what they are.
+            if put.read is not as_it_is or type(value) is not str:
+                value = _converted(put, value)
+            if put.name:
+                getattr(row, put.whole)[put.name] = value
             else:
                 _assign(row, put.whole, put.target, value)
         if self._is_open:
             rest = getattr(row, self._others)
             rest.update({name: value for name, value in values.items() if name not in self._named})
         return row
+
+
+def _converted(put: _Put, value: Any) -> Any:
+    try:
+        return put.read(value)
+    except (ValueError, ArithmeticError) as error:
+        raise RowRejected(put.field, str(error)) from error
 
 
 def _find(column: str, numbers: Mapping[str, int] | None) -> tuple[str, tuple[str, ...]]:

@@ -214,23 +214,38 @@ class _Translator:
 
 def _check(event: events_pb2.Event, row: Row) -> None:
     """Hold an event to what its kind needs, and to the limits of the gateway."""
-    if event.type == _TRACK and not event.name.strip():
+    kind = event.type
+    if kind == _TRACK and not row.name.strip():
         raise RowRejected("name", "a track event needs the name of the event")
-    if event.type == _GROUP:
+    if kind == _GROUP:
         event.group_id = _needed(row.group_id, "group_id", "a group event needs the id of the group")
-    if event.type == _ALIAS:
-        _needed(event.user_id, "user_id", "an alias event needs the new id")
+    if kind == _ALIAS:
+        _needed(row.user_id, "user_id", "an alias event needs the new id")
         event.previous_id = _needed(row.previous_id, "previous_id", "an alias event needs the old id")
+    size = event.ByteSize()
+    if size > MAX_EVENT_BYTES:
+        raise RowRejected("row", f"makes an event of more than {MAX_EVENT_BYTES} bytes")
+    # No part is longer than the whole, so small events need no closer look.
+    if size > _MAX_MESSAGE_ID_LENGTH:
+        _check_lengths(event)
+
+
+def _check_lengths(event: events_pb2.Event) -> None:
+    if len(event.message_id) > _MAX_MESSAGE_ID_LENGTH:
+        raise RowRejected("message_id", f"must have at most {_MAX_MESSAGE_ID_LENGTH} characters")
+    if max(len(event.user_id), len(event.anonymous_id), len(event.name), len(event.category)) > _MAX_NAME_LENGTH:
+        _check_long(event)
+    if event.type in (_GROUP, _ALIAS):
+        _check_long(event)
+
+
+def _check_long(event: events_pb2.Event) -> None:
     for field in ("user_id", "anonymous_id", "previous_id", "group_id"):
         if len(getattr(event, field)) > MAX_VALUE_LENGTH:
             raise RowRejected(field, f"must have at most {MAX_VALUE_LENGTH} characters")
     for field in ("name", "category"):
         if len(getattr(event, field)) > _MAX_NAME_LENGTH:
             raise RowRejected(field, f"must have at most {_MAX_NAME_LENGTH} characters")
-    if len(event.message_id) > _MAX_MESSAGE_ID_LENGTH:
-        raise RowRejected("message_id", f"must have at most {_MAX_MESSAGE_ID_LENGTH} characters")
-    if event.ByteSize() > MAX_EVENT_BYTES:
-        raise RowRejected("row", f"makes an event of more than {MAX_EVENT_BYTES} bytes")
 
 
 def _needed(value: str, field: str, rule: str) -> str:
