@@ -4,6 +4,7 @@
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import grpc
 import msgspec
 import pytest
 from chassis.identity import Identifier, IdentityKey
@@ -11,6 +12,8 @@ from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.feedback.v1 import feedback_pb2 as pb
 from dangol.feedback.v1.feedback_pb2_grpc import FeedbackServiceStub
+from dangol.operations.v1.operations_pb2 import TracedEvent, TraceEventRequest
+from dangol.operations.v1.operations_pb2_grpc import TraceServiceStub
 from svc_feedback.app import build
 from svc_feedback.settings import Settings
 
@@ -73,3 +76,18 @@ async def test_rubbish_in_a_review_does_no_harm(service: RunningService) -> None
     number.properties = b'{"product_id": "c", "review_body": 5}'
     await service.deliver(EventBatch(events=[broken, number, reviewed("m6", "c")]), subject="events.resolved.0")
     assert [review.text for review in await kept(service, "c")] == ["색이 예쁘고 튼튼해요"]
+
+
+async def test_the_truth_call_tells_what_was_understood(service: RunningService) -> None:
+    """By source and message id; the same id of another source is another event."""
+    await service.deliver(EventBatch(events=[reviewed("m7", "d")]), subject="events.resolved.0")
+    stub = service.stub(TraceServiceStub)
+    (step,) = (await stub.TraceEvent(TraceEventRequest(message_id="m7", source="web"))).steps
+    assert (step.service, step.source, step.outcome) == ("feedback", "web", "ANALYSED")
+    assert (step.feedback.language, step.feedback.sentiment) == ("ko", "POSITIVE")
+    assert step.feedback.feedback_id == (await kept(service, "d"))[0].feedback_id
+    known = TraceEventRequest(message_id="m7", events=[TracedEvent(source="web"), TracedEvent(source="app")])
+    assert [each.source for each in (await stub.TraceEvent(known)).steps] == ["web"]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.TraceEvent(TraceEventRequest(message_id="m7", source="app"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND

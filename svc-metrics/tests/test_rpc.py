@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from random import Random
 from typing import cast
 from uuid import UUID, uuid4
@@ -14,6 +15,8 @@ from chassis.testing import IDENTITY_KEY, RunningService
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceStub
+from dangol.operations.v1.operations_pb2 import TraceEventRequest
+from dangol.operations.v1.operations_pb2_grpc import TraceServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted, SegmentSaved
 from google.protobuf import json_format
@@ -297,3 +300,25 @@ async def test_figures_need_the_scope(service_for_questions: RunningService) -> 
     stub = service_for_questions.stub(MetricsServiceStub, scopes=["profile.read"])
     code, _ = await refusal(lambda: stub.QueryKpis(pb.QueryKpisRequest()))
     assert code == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_truth_call_finds_the_row_of_an_event(service: RunningService) -> None:
+    """Where svc-profile says that it is; and by the id alone, when svc-profile does not know it any more."""
+    ana, time_us = fragment("truth-ana"), moment(f"{DAY} 10:00")
+    order = Happening(ana, time_us, COMPLETED, "truth-1", amount=Decimal(29000))
+    same_id = Happening(fragment("truth-ben"), time_us, PRODUCT_VIEWED, "truth-1", source="key_app")
+    await deliver(service, order, same_id)
+    stub = service.stub(TraceServiceStub)
+    known = TraceEventRequest(message_id="truth-1")
+    known.events.add(source=order.source, fragment_id=ana.bytes).event_time.FromMicroseconds(time_us)
+    (step,) = (await stub.TraceEvent(known)).steps
+    assert (step.service, step.source, step.outcome) == ("metrics", order.source, "COUNTED")
+    assert (step.row.counted_name, step.row.revenue, step.row.currency) == (COMPLETED, 29000, "KRW")
+    assert step.time.ToMicroseconds() == time_us + 1_000_000
+    alone = (await stub.TraceEvent(TraceEventRequest(message_id="truth-1"))).steps
+    assert [each.source for each in alone] == ["key_app", order.source]
+    (app,) = (await stub.TraceEvent(TraceEventRequest(message_id="truth-1", source="key_app"))).steps
+    assert (app.row.counted_name, app.row.currency) == (PRODUCT_VIEWED, "")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.TraceEvent(TraceEventRequest(message_id="truth-2"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
