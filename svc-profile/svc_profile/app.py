@@ -135,7 +135,7 @@ def build(settings: Settings) -> Service:
             Worker("personal-traits", personal_traits.run, role="rpc"),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
             Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
-            Worker("consents", Settler(database).run),
+            Worker("consents", Settler(database, namer).run),
             Worker("search-index", IndexingWorker(database).run),
             Worker("exports", ExportWorker(database, settings, key.types).run),
             Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),

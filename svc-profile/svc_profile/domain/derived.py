@@ -26,6 +26,11 @@ def derived_name(home: Home, generation: int) -> Name:
     return Name(digest, DERIVED, f"{base.hex()}:{parent.hex()}:{generation}")
 
 
+def base_of(value: str) -> FragmentKey:
+    """Read from the value of a derived name under which identifier its events came."""
+    return bytes.fromhex(value.partition(":")[0])
+
+
 def home_claim(name: Name, home: Home, parent_namespace: str) -> Claim:
     """Tie a derived fragment to where it belongs: from the beginning, whichever event is the first to need it."""
     base, parent = home

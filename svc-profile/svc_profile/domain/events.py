@@ -23,6 +23,9 @@ FragmentKey = bytes
 
 NO_TRAITS: Mapping[str, Any] = MappingProxyType({})
 
+OWN_WISH = "privacy"
+"""Source of events that customers ask for themselves, such as a correction: taken in whatever they have refused."""
+
 NO_CONSENT: Mapping[str, bool] = MappingProxyType({})
 
 _CACHED = 32_768

@@ -8,9 +8,11 @@ import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 
+from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.consent import Join
+from svc_profile.domain.derived import base_of
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.flags import REFUSED
+from svc_profile.domain.flags import REFUSED, VERSION
 from svc_profile.domain.profiles import KnownAs
 from svc_profile.domain.purposes import State
 from svc_profile.domain.reports import Reports, Span
@@ -46,12 +48,17 @@ SELECT fragment_id, CAST(traits -> 'birthday' AS text) AS birthday, CAST(traits 
 FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND traits ?| ARRAY['birthday', 'age']
 """
 
-_SET_FLAGS = """
-UPDATE fragments AS f SET flags = (f.flags & ~CAST(:mask AS smallint)) | CAST(g.flags AS smallint)
-FROM unnest(CAST(:fragments AS uuid[]), CAST(:flags AS smallint[])) AS g (fragment_id, flags)
-WHERE f.fragment_id = g.fragment_id AND (f.flags & CAST(:mask AS smallint)) <> g.flags
-RETURNING f.fragment_id
-"""
+# Whatever is still flagged may be judged otherwise from now on, so a fold that was prepared before has to start again.
+_SET_FLAGS = f"""
+UPDATE fragments AS f SET flags = ((f.flags & ~CAST(:mask AS integer)) | g.flags) + {VERSION}
+FROM unnest(CAST(:fragments AS uuid[]), CAST(:flags AS integer[])) AS g (fragment_id, flags)
+WHERE f.fragment_id = g.fragment_id AND (f.flags & CAST(:mask AS integer) | g.flags) <> 0
+RETURNING f.fragment_id, f.flags
+"""  # noqa: S608  no data in it
+
+_REFUSE = f"""
+UPDATE fragments SET flags = (flags | {REFUSED}) + {VERSION} WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+"""  # noqa: S608  no data in it
 
 _PUT_STATES = """
 WITH given AS (
@@ -167,6 +174,35 @@ class ConsentStore:
         rows = await self._tx.rows(_JOINS, fragments=[UUID(each) for each in fragments])
         return [Join(row.one.bytes, row.other.bytes, row.time_us) for row in rows]
 
+    async def bases(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
+        """Return the identifiers whose events derived ones of some fragments hold."""
+        rows = await self._tx.rows(
+            "SELECT value FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND namespace = :derived",
+            fragments=[UUID(each) for each in fragments],
+            derived=DERIVED,
+        )
+        return {base_of(row.value) for row in rows}
+
+    async def flags(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, int]:
+        """Return the flags of identifiers' own fragments."""
+        rows = await self._tx.rows(
+            "SELECT fragment_id, flags FROM fragments"
+            " WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND namespace <> :derived",
+            fragments=[UUID(each) for each in fragments],
+            derived=DERIVED,
+        )
+        return {row.fragment_id.bytes: row.flags for row in rows}
+
+    async def earliest_received(self, fragments: Collection[FragmentKey], since_us: int) -> int | None:
+        """Return the earliest event time of what some fragments received from a time on, None when that is nothing."""
+        value: int | None = await self._tx.value(
+            "SELECT min(time_us) FROM events WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))"
+            " AND payload IS NOT NULL AND received_time_us >= :since_us",
+            fragments=[UUID(each) for each in fragments],
+            since_us=since_us,
+        )
+        return value
+
     async def lock(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
         """Lock fragments in key order; returns those that exist."""
         rows = await self._tx.rows(_LOCK, fragments=[UUID(each) for each in fragments])
@@ -197,15 +233,15 @@ class ConsentStore:
         )
         return {row.fragment_id.bytes: _known_as(row) for row in rows}
 
-    async def set_flags(self, flags: Mapping[FragmentKey, int], mask: int) -> set[FragmentKey]:
-        """Set the flags under a mask; returns the fragments that had others."""
+    async def set_flags(self, flags: Mapping[FragmentKey, int], mask: int) -> dict[FragmentKey, int]:
+        """Set the flags under a mask; returns all flags of the fragments that have, or had, one of these."""
         if not flags:
-            return set()
+            return {}
         keys = sorted(flags)
         rows = await self._tx.rows(
             _SET_FLAGS, fragments=[UUID(key) for key in keys], flags=[flags[key] for key in keys], mask=mask
         )
-        return {row.fragment_id.bytes for row in rows}
+        return {row.fragment_id.bytes: row.flags for row in rows}
 
     async def next_revision(self) -> int:
         """Return a revision that is higher than every one before."""
@@ -278,12 +314,7 @@ class ConsentStore:
     async def refuse(self, fragments: Collection[FragmentKey]) -> None:
         """Flag fragments, whose rows are locked already, as those of somebody who refuses to be analysed."""
         if fragments:
-            await self._tx.execute(
-                "UPDATE fragments SET flags = flags | CAST(:flag AS smallint)"
-                " WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND flags & CAST(:flag AS smallint) = 0",
-                fragments=[UUID(each) for each in fragments],
-                flag=REFUSED,
-            )
+            await self._tx.execute(_REFUSE, fragments=[UUID(each) for each in fragments])
 
     async def is_granted_by_default(self, purpose_id: str) -> bool:
         """Tell whether a purpose is granted by somebody who said nothing."""

@@ -105,8 +105,9 @@ async def _learn(
     await EventStore(tx).move(diversion.owners)
     await EventStore(tx).withhold(diversion.dropped)
     devices = await learner.link(tx, diversion, folded)
-    await write_down(tx, statements, to_us(now()))
-    await note_changes(tx, diversion.events, folded)
+    here = {event.key for event in allowed}
+    await write_down(tx, [each for each in statements if each.event.key in here], to_us(now()))
+    await note_changes(tx, diversion.learnt, folded)
     await reject_suppressed(tx, suppressed)
     if devices:
         await share_devices(tx, learner, _first_times(events, devices))

@@ -20,7 +20,8 @@ from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.ledger import LedgerStore
 from svc_profile.store.members import find_members
 from svc_profile.store.search import SearchStore
-from svc_profile.usecases.settling import Situation, lock_customers, read_situation, settle
+from svc_profile.usecases.settling import lock_customers, settle
+from svc_profile.usecases.situations import Situation, read_situation
 
 _VERIFIED_AT_ONCE = 5_000
 

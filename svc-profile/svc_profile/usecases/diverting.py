@@ -43,17 +43,15 @@ class Diversion:
 
 async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[FragmentKey, int]) -> Diversion:
     """Decide about events that nobody may learn from, and those whose strongest names are flagged; the others pass."""
-    dropped = await refused(tx, events, flags)
+    held = [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
+    homes = await _homes(tx, held, flags) if held else {}
+    dropped = await refused(tx, events, flags, {key: parent for key, (base, parent) in homes.items() if base != parent})
     if dropped:
         events = [replace(event, diverted=WITHHELD) if event.key in dropped else event for event in events]
-    held = [
-        event
-        for event in events
-        if event.diverted is None and flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)
-    ]
+        held = [event for event in held if event.key not in dropped]
+        homes = {event.key: homes[event.key] for event in held}
     if not held:
         return Diversion(events, dropped)
-    homes = await _homes(tx, held, flags)
     generations = await _generations(tx, set(homes.values()), flags)
     diverted: dict[bytes, Event] = {}
     claims: dict[Pair, Claim] = {}

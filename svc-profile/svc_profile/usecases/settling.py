@@ -5,41 +5,18 @@ The ledger and the links are the truth; what is written here follows from them, 
 state is due. So a state is worked out again after every change, in whatever order the changes committed.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Collection, Mapping, Sequence
 
-from chassis.database import Database, Transaction
+from chassis.database import Transaction
 
-from svc_profile.domain.consent import (
-    ANALYTICS,
-    RESTRICTION,
-    Answers,
-    Entry,
-    Join,
-    Timeline,
-    fold,
-    more_restrictive,
-    timelines,
-)
-from svc_profile.domain.events import FragmentKey
+from svc_profile.domain.events import FragmentKey, Namer
 from svc_profile.domain.flags import REFUSED, RESTRICTED
-from svc_profile.domain.ledger import Record, entries_of
-from svc_profile.domain.purposes import (
-    Born,
-    Consent,
-    Purpose,
-    Reason,
-    State,
-    born_of,
-    expiry_us,
-    is_restricted,
-    judge_all,
-)
-from svc_profile.domain.traits import Trait
+from svc_profile.domain.purposes import Consent, Reason, State, is_restricted
 from svc_profile.store.consents import ConsentStore
-from svc_profile.store.ledger import LedgerStore
-from svc_profile.store.purposes import PurposeStore
+from svc_profile.store.trait_schema import TraitSchemaStore
+from svc_profile.usecases.learning import Learner
+from svc_profile.usecases.rebuilding import rebuild
+from svc_profile.usecases.situations import Situation, read_situation
 from svc_profile.wire.consent import consents_changed
 
 _AT_ONCE = 200
@@ -49,86 +26,19 @@ class RaceError(Exception):
     """A customer grew while its fragments were being locked."""
 
 
-@dataclass(frozen=True)
-class Situation:
-    """Everything that is known of the consent of some customers."""
-
-    customers: Mapping[FragmentKey, Sequence[FragmentKey]]
-    purposes: Sequence[Purpose]
-    joins: Sequence[Join]
-    entries: Sequence[Entry]
-    ages: Mapping[FragmentKey, Mapping[str, Trait]]
-
-    @property
-    def fragments(self) -> list[FragmentKey]:
-        """All fragments of all customers."""
-        return [fragment for members in self.customers.values() for fragment in members]
-
-    def answers(self) -> dict[FragmentKey, Answers]:
-        """Fold what each customer said."""
-        of_fragment = fold(self.fragments, self.joins, self.entries).answers
-        # What is one customer for a reason that is not among the joins is as one the most restrictive of all.
-        return {
-            profile: reduce(more_restrictive, {id(a): a for a in map(of_fragment.__getitem__, members)}.values())
-            for profile, members in self.customers.items()
-        }
-
-    def born(self, profile: FragmentKey) -> Born | None:
-        """Return what is known of a customer's age, from the latest value of each trait."""
-        latest: dict[str, Trait] = {}
-        for fragment in self.customers[profile]:
-            for name, trait in self.ages.get(fragment, {}).items():
-                if name not in latest or trait.is_later_than(latest[name]):
-                    latest[name] = trait
-        return born_of({name: (trait.value, trait.time_us) for name, trait in latest.items()})
-
-    def consents(self, now_us: int) -> dict[FragmentKey, list[Consent]]:
-        """Judge every purpose for every customer, as if nothing was restricted."""
-        return {
-            profile: judge_all(
-                self.purposes, {k: e for k, e in answers.items() if k != RESTRICTION}, self.born(profile), now_us
-            )
-            for profile, answers in self.answers().items()
-        }
-
-    def timelines(self) -> dict[FragmentKey, Timeline]:
-        """Say for each fragment when its events may be taken in."""
-        analytics = next((each for each in self.purposes if each.purpose_id == ANALYTICS), None)
-        return timelines(
-            self.fragments,
-            self.joins,
-            self.entries,
-            granted_by_default=analytics is None or analytics.granted_by_default,
-            expires=(lambda time_us: expiry_us(analytics, time_us)) if analytics and analytics.expiry_months else None,
-        )
-
-
-async def read_situation(
-    tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], further: Iterable[Record] = ()
-) -> Situation:
-    """Read all that is known of the consent of some customers; `further` rows, not yet written, count as well."""
-    store = ConsentStore(tx)
-    fragments = [fragment for members in customers.values() for fragment in members]
-    entries = entries_of([*await LedgerStore(tx).of_fragments(fragments), *further])
-    return Situation(
-        customers=customers,
-        purposes=await PurposeStore(tx).all(),
-        # Where nothing was said, it is of no matter who said it together.
-        joins=await store.joins(fragments) if entries else [],
-        entries=entries,
-        ages=await store.ages(fragments),
-    )
-
-
 async def lock_customers(tx: Transaction, fragments: Collection[FragmentKey]) -> dict[FragmentKey, list[FragmentKey]]:
-    """Lock all fragments of some customers, in key order; returns the customers."""
+    """Lock all fragments of some customers, and those that hold events of theirs, in key order; returns the customers.
+
+    Whoever is going to derive fragments again holds the definitions of traits before.
+    """
     store = ConsentStore(tx)
     while True:
         try:
             # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
             async with tx.connection.begin_nested():
                 customers = await store.customers(fragments)
-                await store.lock(_members(customers))
+                members = _members(customers)
+                await store.lock(members | await store.bases(members))
                 again = await store.customers(fragments)
                 if not _members(again) <= _members(customers):
                     raise RaceError
@@ -138,20 +48,39 @@ async def lock_customers(tx: Transaction, fragments: Collection[FragmentKey]) ->
 
 
 async def settle(tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], now_us: int) -> Situation:
-    """Write what locked customers consent to now, and announce what changed."""
-    situation = await read_situation(tx, customers)
-    await _set_flags(tx, situation)
-    await _project(tx, situation, now_us)
+    """Write what locked customers consent to now, and announce what changed.
+
+    What was taken in of somebody who had refused by then is taken back soon after.
+    """
+    situation = await _settle(tx, customers, now_us)
+    closed = situation.closing_times()
+    await ConsentStore(tx).note_due(
+        [profile for profile, members in customers.items() if not closed.keys().isdisjoint(members)]
+    )
     return situation
 
 
-async def _set_flags(tx: Transaction, situation: Situation) -> None:
+async def _settle(tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], now_us: int) -> Situation:
+    situation = await read_situation(tx, customers)
     flags = {
         fragment: REFUSED * any(refused for _, refused in timeline.refused)
         | RESTRICTED * any(restricted for _, restricted in timeline.restricted)
         for fragment, timeline in situation.timelines().items()
     }
     await ConsentStore(tx).set_flags(flags, REFUSED | RESTRICTED)
+    await _project(tx, situation, now_us)
+    return situation
+
+
+async def _take_back(tx: Transaction, situation: Situation, learner: Learner) -> None:
+    """Derive again, without them, what holds events that were received when they were refused already."""
+    closed, store = situation.closing_times(), ConsentStore(tx)
+    if not closed:
+        return
+    bases = {*closed, *await store.bases(situation.fragments)}
+    since_us = await store.earliest_received({*situation.fragments, *bases}, min(closed.values()))
+    if since_us is not None:
+        await rebuild(tx, learner, await store.flags(bases), since_us)
 
 
 async def _project(tx: Transaction, situation: Situation, now_us: int) -> None:
@@ -192,10 +121,11 @@ def _members(customers: Mapping[FragmentKey, Sequence[FragmentKey]]) -> set[Frag
     return {fragment for members in customers.values() for fragment in members}
 
 
-async def settle_due(database: Database, now_us: int) -> bool:
-    """Settle some customers whose state is due; tells whether there may be more."""
-    async with database.transaction() as tx:
-        fragments = await ConsentStore(tx).take_due(_AT_ONCE)
-        if fragments:
-            await settle(tx, await lock_customers(tx, fragments), now_us)
+async def settle_due(tx: Transaction, namer: Namer, now_us: int) -> bool:
+    """Settle some customers whose state is due, and take back what came too late; tells whether there may be more."""
+    fragments = await ConsentStore(tx).take_due(_AT_ONCE)
+    if fragments:
+        learner = Learner(namer, await TraitSchemaStore(tx).hold())
+        situation = await _settle(tx, await lock_customers(tx, fragments), now_us)
+        await _take_back(tx, situation, learner)
     return len(fragments) == _AT_ONCE

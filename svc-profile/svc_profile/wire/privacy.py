@@ -29,14 +29,14 @@ from svc_profile.domain.data_requests import (
     Requester,
     State,
 )
-from svc_profile.domain.events import Name
+from svc_profile.domain.events import OWN_WISH, Name
 from svc_profile.domain.suppressions import Suppression
 from svc_profile.wire.profiles import profile_id
 from svc_profile.wire.values import bad_token, require_empty
 
 MOST_FRAGMENTS = 1_000
 
-SOURCE = "privacy"
+SOURCE = OWN_WISH
 """Source of events that requests of data subjects lead to."""
 
 MESSAGES = (pb.ErasureRequested, pb.ProbeRequested, pb.ProbeReported, FragmentsForgotten)

@@ -7,6 +7,7 @@ import logging
 from chassis.clock import now, to_us
 from chassis.database import Database, lost_connection
 
+from svc_profile.domain.events import Namer
 from svc_profile.usecases.settling import settle_due
 
 log = logging.getLogger(__name__)
@@ -17,8 +18,9 @@ _LOOK_S = 0.25
 class Settler:
     """Settles customers as soon as this process announces anything, and looks for what others left."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, namer: Namer) -> None:
         self._database = database
+        self._namer = namer
         self._woken = asyncio.Event()
         database.on_announced(self._woken.set)
 
@@ -34,7 +36,8 @@ class Settler:
 
     async def _step(self) -> bool:
         try:
-            return await settle_due(self._database, to_us(now()))
+            async with self._database.transaction() as tx:
+                return await settle_due(tx, self._namer, to_us(now()))
         except Exception as error:
             if not lost_connection(error):
                 raise
