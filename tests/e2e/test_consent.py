@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bench.platform.running import WRITE_KEY, Platform
-from tests.e2e.patience import everything_handled
+from tests.e2e.patience import everything_handled, found
 
 ITEMS = [
     {"itemId": f"consent-{n}", "title": f"보성 녹차 {n}호", "categories": ["tea"], "price": 5900, "currency": "KRW"}
@@ -37,8 +37,8 @@ def get(api: httpx.Client, path: str) -> dict[str, Any]:
 
 
 def names(api: httpx.Client, profile: str) -> list[str]:
-    """Return the names of the events that svc-metrics knows of a customer."""
-    answer = get(api, f"/v1/profiles/{profile}/events")
+    """Return the names of the events that svc-metrics knows of a customer; none of somebody it never heard of."""
+    answer: Any = found(api, f"/v1/profiles/{profile}/events") or {}
     return sorted(event["name"] for event in answer.get("events", []))
 
 
