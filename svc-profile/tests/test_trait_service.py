@@ -31,6 +31,7 @@ from svc_profile.domain.fragments import learn
 from svc_profile.domain.profiles import fold_profile
 from svc_profile.domain.traits import Policy
 from svc_profile.settings import Settings
+from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.deriving import derive_some
 from svc_profile.wire.collecting import read_event
 from svc_profile.wire.traits import definition_to_proto
@@ -382,6 +383,29 @@ async def test_what_is_not_there_is_not_found_and_nothing_is_defined_twice(servi
                 trait_definition=pb.TraitDefinition(name=tag), update_mask=FieldMask(paths=["created_time"])
             )
         )
+
+
+async def test_a_definition_is_made_while_batches_overlap_without_end(quiet: RunningService, tag: str) -> None:
+    """Whoever changes the definitions gets a turn among those who hold them, and the next batch sees the change."""
+    made = asyncio.Event()
+    seen: list[bool] = []
+
+    async def fold(delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        while not made.is_set():
+            async with quiet.database.transaction() as tx:
+                await TraitSchemaStore(tx).hold()
+                await asyncio.sleep(0.3)
+        async with quiet.database.transaction() as tx:
+            seen.append(tag in (await TraitSchemaStore(tx).hold()).definitions)
+
+    async def change() -> None:
+        await asyncio.sleep(0.1)
+        await define(quiet, tag)
+        made.set()
+
+    await asyncio.gather(fold(0), fold(0.1), fold(0.2), change())
+    assert seen == [True, True, True]
 
 
 STATED = st.tuples(

@@ -14,12 +14,21 @@ from svc_profile.domain.definitions import NO_SCHEMA, TraitDefinition, TraitSche
 from svc_profile.domain.fragments import storable
 from svc_profile.store.plans import BY_INDEX
 
+_LOCK = "8, 9"
+"""The advisory lock at which folds and changes of the definitions queue up."""
+
 _READ = "SELECT CAST(document AS text) FROM trait_schema"
 
 # Consumers hold the row shared while they fold, whoever changes it has it alone: each batch is folded under one
-# revision, and none that began before a change is still in hand after it. With the same statement PostgreSQL learns how
-# to go about the others.
-_HOLD = f"SELECT CAST(document AS text), {BY_INDEX} FROM trait_schema FOR SHARE"  # noqa: S608  no data in it
+# revision, and none that began before a change is still in hand after it. Shared locks of a row overtake whoever waits
+# to change it, those of the lock manager queue up behind, so that is where both wait first. The row lock reads what was
+# changed meanwhile. With the same statement PostgreSQL learns how to go about the others.
+_HOLD = f"""
+SELECT CAST(document AS text), {BY_INDEX}
+FROM (SELECT pg_advisory_xact_lock_shared({_LOCK}) OFFSET 0) AS queue CROSS JOIN trait_schema
+FOR SHARE OF trait_schema
+"""  # noqa: S608  no data in it
+_QUEUE_ALONE = f"SELECT pg_advisory_xact_lock({_LOCK})"
 
 _PROGRESS = "SELECT * FROM trait_derivation"
 _TAKE_PROGRESS = "SELECT * FROM trait_derivation FOR UPDATE"
@@ -65,6 +74,7 @@ class TraitSchemaStore:
 
     async def take(self) -> TraitSchema:
         """Return the definitions to change them, when nobody else folds by them or changes them."""
+        await self._tx.value(_QUEUE_ALONE)
         return _parse(await self._tx.value(f"{_READ} FOR UPDATE"))
 
     async def put(self, schema: TraitSchema) -> TraitSchema:
