@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import uvloop
 from chassis.client import CallerToken, channel
+from chassis.database import Database
 from chassis.engines import NatsEngine, PostgresEngine, free_ports
 from chassis.garbage import collect_less
 from chassis.migrations import migrate
@@ -113,7 +114,7 @@ FILES: Mapping[str, tuple[pb.ImportFormat.ValueType, Callable[[list[Row]], bytes
 class Bench:
     """svc-profile at work on engines of its own."""
 
-    def __init__(self, runner: Runner, postgres: int, nats: int) -> None:
+    def __init__(self, runner: Runner, postgres: int | None, nats: int | None) -> None:
         self._runner = runner
         self._postgres = psutil.Process(postgres)
         self._nats = psutil.Process(nats)
@@ -154,11 +155,11 @@ class Bench:
         seconds = time.perf_counter() - started
         if job.taken_events != len(rows):
             raise RuntimeError(f"{job.taken_events} of {len(rows)} events were taken: {job}")
-        spent = [(now - then) / len(rows) * 1e6 for now, then in zip(self._cpu(), before, strict=True)]
-        return Cost(len(rows), megabytes, seconds, *spent, most - held)
+        python, postgres, nats = ((now - then) / len(rows) * 1e6 for now, then in zip(self._cpu(), before, strict=True))
+        return Cost(len(rows), megabytes, seconds, python, postgres, nats, most - held)
 
     def _cpu(self) -> list[float]:
-        return [time.process_time(), *map(_cpu, (self._postgres, self._nats))]
+        return [time.process_time(), _cpu(self._postgres), _cpu(self._nats)]
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -196,12 +197,12 @@ async def measure_all(events: int, customers: int, names: list[str]) -> dict[str
     return costs
 
 
-async def _bare(database: object, server: psutil.Process, events: int, customers: int) -> Cost:
+async def _bare(database: Database, server: psutil.Process, events: int, customers: int) -> Cost:
     """Dedupe and fold the same kind of events, already parsed, in one process, announcing nothing."""
     chance = random.Random(7)
     some = min(events, 200_000)
     measured = [event("track", number, user=f"u{chance.randrange(customers)}") for number in range(some)]
-    cost = await measure(database, server, prototype, PROTOTYPE_MESSAGES, Case("bare", [], measured))  # type: ignore[arg-type]
+    cost = await measure(database, server, prototype, PROTOTYPE_MESSAGES, Case("bare", [], measured))
     return Cost(some, 0, cost.seconds, cost.python_us, cost.postgres_us, 0, 0)
 
 

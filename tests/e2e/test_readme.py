@@ -17,6 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HANDLED_SECONDS = 60
+EXPORTED = Path("/tmp/dangol-export.csv")
 # The same command, but an error of the platform is an error of the command, and answers are told apart.
 CURL = """
 curl() { command curl --silent --show-error --fail-with-body --max-time 30 "$@" && echo; }
@@ -134,6 +135,20 @@ async def test_the_guide_to_the_agent_view_works(platform: Platform) -> None:
     assert kinds.count("EVENT") == 3
     assert "LINK" in kinds
     assert (len(events["entries"]), bool(events["nextPageToken"])) == (1, True)
+
+
+async def test_the_guide_to_files_and_webhooks_works(platform: Platform) -> None:
+    """A file comes in but for its broken row, a customer goes out, an endpoint is tried."""
+    answers = await _answers(GUIDES / "files-and-webhooks.md", platform)
+    _, uploaded, imported, rejected, started, written, endpoint, ping, deliveries, rotated, _ = answers
+    assert uploaded["importJob"]["state"] in ("IMPORT_STATE_RUNNING", "IMPORT_STATE_COMPLETED")
+    assert (imported["importJob"]["takenEvents"], imported["importJob"]["rejectedRows"]) == ("2", "1")
+    assert [(each["row"], each["field"]) for each in rejected["rejects"]] == [("3", "time")]
+    assert written["exportJob"]["exportId"] == started["exportJob"]["exportId"]
+    assert "file-guide-1" in EXPORTED.read_text(encoding="utf-8-sig")  # noqa: ASYNC240  once, and small
+    assert endpoint["secret"].startswith("whsec_")
+    assert ping["webhookId"] in [each["webhookId"] for each in deliveries["deliveries"]]
+    assert rotated["secret"] != endpoint["secret"]
 
 
 async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def create(api: httpx.Client, **fields: object) -> str:
     body = {"kind": "IMPORT_KIND_EVENTS", "format": "IMPORT_FORMAT_CSV", "source": "till", "mapping": MAPPING, **fields}
     answer = api.post("/v1/imports", json=body)
     assert answer.status_code == 200, answer.text
-    return answer.json()["importJob"]["importId"]
+    return str(answer.json()["importJob"]["importId"])
 
 
 def job(api: httpx.Client, import_id: str) -> dict[str, str]:
@@ -70,7 +70,7 @@ def job(api: httpx.Client, import_id: str) -> dict[str, str]:
     for _ in range(200):
         answer = api.get(f"/v1/imports/{import_id}")
         if answer.status_code == 200:
-            return answer.json()["importJob"]
+            return dict(answer.json()["importJob"])
         assert answer.status_code in (503, 504), answer.text
         time.sleep(0.1)
     raise AssertionError("svc-profile does not come back")
@@ -87,7 +87,7 @@ def ended(api: httpx.Client, import_id: str, watched: Watched | None = None) -> 
 
 
 def revenue(api: httpx.Client, customer: str) -> float:
-    return api.get(f"/v1/profiles/user_id:{customer}").json()["revenue"]["KRW"]
+    return float(api.get(f"/v1/profiles/user_id:{customer}").json()["revenue"]["KRW"])
 
 
 async def test_a_file_streams_through_and_what_dies_on_the_way_goes_on(platform: Platform, api: httpx.Client) -> None:
