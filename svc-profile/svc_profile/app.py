@@ -60,6 +60,7 @@ def build(settings: Settings) -> Service:
     key = settings.identity()
     namer = Namer(key)
     book = SchemaBook(database)
+    collecting = Collecting(namer, book, settings.counted_properties)
     personal_traits = PersonalTraits(database)
     keys = Keyring.from_settings(settings.api_keys, local=settings.local)
     webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
@@ -128,14 +129,14 @@ def build(settings: Settings) -> Service:
                 WebhookRpc(database, webhook_key, nets),
             ),
         ],
-        subscriptions=subscriptions(namer, book, settings.batch_messages),
+        subscriptions=subscriptions(collecting, settings.batch_messages),
         jobs=jobs(database, settings, Advancing(surroundings, settings.export_days)),
         workers=[
             Worker("event-schemas", book.run),
             Worker("personal-traits", personal_traits.run, role="rpc"),
             Worker("trait-derivation", DerivingWorker(database).run, role="jobs"),
-            Worker("imports", ImportWorker(database, bus, Collecting(namer, book).learn, settings, namer).run),
-            Worker("consents", Settler(database, namer).run),
+            Worker("imports", ImportWorker(database, bus, collecting.learn, settings, namer).run),
+            Worker("consents", Settler(database, namer, settings.counted_properties).run),
             Worker("search-index", IndexingWorker(database).run),
             Worker("exports", ExportWorker(database, settings, key.types).run),
             Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),

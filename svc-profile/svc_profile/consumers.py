@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What svc-profile hears."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from chassis.clock import now, to_us
 from chassis.database import Transaction
@@ -39,10 +39,13 @@ from svc_profile.wire.webhooks import read_messages
 class Collecting:
     """The consumer of collected events. It judges repetition itself, event by event."""
 
-    def __init__(self, namer: Namer, book: SchemaBook | None = None) -> None:
-        """Without a book, no event has a schema."""
+    def __init__(
+        self, namer: Namer, book: SchemaBook | None = None, anonymous_properties: Collection[str] | None = None
+    ) -> None:
+        """Without a book, no event has a schema; without properties, nobody who refuses is counted."""
         self._namer = namer
         self._book = book
+        self._anonymous_properties = anonymous_properties
 
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
@@ -52,7 +55,7 @@ class Collecting:
         """Do the same for whoever else brings collected messages, and say how many events were kept."""
         judges = self._book.judges if self._book else {}
         batches = [read_batch(each.message_id, each.message, self._namer, judges) for each in deliveries]
-        collected = await collect(tx, batches, self._namer)
+        collected = await collect(tx, batches, self._namer, self._anonymous_properties)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
                 resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)
@@ -122,12 +125,12 @@ async def on_export_part(tx: Transaction, deliveries: Sequence[Delivery[privacy_
     await keep_parts(tx, [read_part(each.message, each.stream_sequence) for each in deliveries])
 
 
-def subscriptions(namer: Namer, book: SchemaBook, batch_messages: int) -> tuple[Subscription, ...]:
+def subscriptions(collecting: Collecting, batch_messages: int) -> tuple[Subscription, ...]:
     """Return what the service hears."""
     return (
         Subscription(
             EventBatch,
-            Collecting(namer, book).on_collected,
+            collecting.on_collected,
             subject=COLLECTED,
             batch_messages=batch_messages,
             inbox=False,

@@ -80,6 +80,11 @@ class Settings(ServiceSettings):
             ip_network(net)
         return value
 
+    @property
+    def counted_properties(self) -> frozenset[str] | None:
+        """Properties that are kept when somebody who refuses analytics is counted; None when nobody is."""
+        return self.anonymous_properties if self.without_analytics == "anonymise" else None
+
     def webhook_nets(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the networks inside that webhooks may be sent to."""
         return tuple(ip_network(net) for net in self.webhook_allow_nets)

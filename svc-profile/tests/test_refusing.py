@@ -190,3 +190,48 @@ async def test_where_customers_are_asked_first_only_who_granted_is_analysed(engi
         await collect(service, track("Silent", 1, user_id="ana"), decision(2, granted=True, user_id="bo"))
         await collect(service, track("Granted", 3, user_id="bo"), track("Silent", 3, user_id="ana"))
         assert await heard(service, "user_id:ana", "user_id:bo") == {"Consent Updated": 1, "Granted": 1}
+
+
+async def test_events_can_be_counted_without_a_person(engines: Engines, tag: str) -> None:
+    """Their name, time and what was dealt with, and nothing by which anybody could find the customer, or tell two of
+    the customer's events to be of one."""
+    async with running(build, Settings, engines, without_analytics="anonymise") as service:
+        properties = {"product_id": "sku-1", "email": "ana@example.com", "products": [{"sku": "sku-2", "coupon": "A1"}]}
+        more = {"properties": json.dumps(properties).encode(), "anonymous_id": f"d-{tag}"}
+        await collect(service, decision(1, granted=False, user_id=tag))
+        await collect(service, *(track("Product Added", at, user_id=tag, **more) for at in (2, 3)))
+        await collect(
+            service, track("x", 4, user_id=tag, type=EventType.EVENT_TYPE_IDENTIFY, traits=b'{"name": "Ana"}')
+        )
+        batches = await service.sent(EventBatch, "events.resolved.*")
+        told = [event for batch in batches for event in batch.events]
+        assert sorted(event.name for event in told) == ["Consent Updated", "Product Added", "Product Added"]
+        added = [event for event in told if event.name == "Product Added"]
+        assert [event.time_us - START_US for event in added] == [2 * MINUTE_US, 3 * MINUTE_US]
+        for event in added:
+            assert json.loads(event.properties) == {"product_id": "sku-1", "products": [{"sku": "sku-2"}]}
+            assert (event.user_id, event.anonymous_id, event.context, event.traits) == ("", "", b"", b"")
+        ids = {event.fragment_id for event in told} | {event.profile_id for event in told}
+        assert len(ids) == 3
+        assert KEY.resolve(f"user_id:{tag}").bytes not in ids
+        assert len({event.message_id for event in told} - {f"m{n}" for n in range(10_000)}) == 3
+        assert await counts(service, f"user_id:{tag}") == {}
+
+
+async def test_what_is_taken_back_is_counted_too(engines: Engines, tag: str) -> None:
+    """In whatever order it arrives; of somebody who has restricted processing, nothing is even counted."""
+    async with running(build, Settings, engines, without_analytics="anonymise") as service:
+        user = f"user_id:{tag}"
+        late = track("Visit", 2, user_id=tag)
+        await collect(service, late)
+        await collect(service, decision(1, granted=False, user_id=tag))
+        assert await heard(service, user) == {}
+        call = Call("test", "", "", "", to_us(now()), to_us(now()))
+        async with service.database.transaction() as tx:
+            await restrict(tx, KEY.resolve(user).bytes, is_restricted=True, call=call)
+        await settled(service)
+        after = (to_us(now()) - START_US) // MINUTE_US + 1
+        await collect(service, track("Restricted", after, user_id=tag))
+        batches = await service.sent(EventBatch, "events.resolved.*")
+        unknown = [e for batch in batches for e in batch.events if not e.user_id]
+        assert sorted(event.name for event in unknown) == ["Consent Updated", "Visit"]

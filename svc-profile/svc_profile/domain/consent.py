@@ -186,9 +186,15 @@ class Timeline:
 
     def is_open(self, received_us: int) -> bool:
         """Tell whether an event that was received at a time may be taken in."""
-        return not self._at(self.refused, received_us, not self.granted_by_default) and not self._at(
-            self.restricted, received_us, False
-        )
+        return not self.is_refused(received_us) and not self.is_restricted(received_us)
+
+    def is_refused(self, received_us: int) -> bool:
+        """Tell whether the analytics purpose was refused at a time."""
+        return self._at(self.refused, received_us, not self.granted_by_default)
+
+    def is_restricted(self, received_us: int) -> bool:
+        """Tell whether processing was restricted at a time."""
+        return self._at(self.restricted, received_us, False)
 
     def closes_after(self) -> int | None:
         """Return the first time from which something may have to be refused, None when there is none."""
@@ -211,9 +217,11 @@ def decide(received_us: int, timeline: Timeline, otherwise: Admission, said: boo
     """Say what becomes of an event: `said` is what it says itself of the analytics purpose, `otherwise` the setting.
 
     An event that refuses is refused, whatever else is known; one that grants is judged like one that says nothing,
-    because a device repeats what it was once told.
+    because a device repeats what it was once told. Of a customer who has restricted processing nothing is even counted.
     """
-    return Admission.KEEP if said is not False and timeline.is_open(received_us) else otherwise
+    if timeline.is_restricted(received_us):
+        return Admission.DROP
+    return otherwise if said is False or timeline.is_refused(received_us) else Admission.KEEP
 
 
 def timelines(

@@ -20,8 +20,8 @@ async def refused(
     events: Sequence[Event],
     flags: Mapping[FragmentKey, int],
     later_users: Mapping[bytes, FragmentKey],
-) -> set[bytes]:
-    """Return the keys of events that nobody may learn from.
+) -> dict[bytes, Admission]:
+    """Return the keys of events that nobody may learn from, and what may become of each.
 
     Each is judged by what was known of the consent of its customer when it was received, and by what it says itself.
     While analytics is granted by default, only the customers of flagged fragments are looked at, and `later_users` of
@@ -38,12 +38,10 @@ async def refused(
     if asked:
         customers = await ConsentStore(tx).customers({owners[event.key] for event in asked})
         timelines = (await read_situation(tx, customers, await foresee(tx, statements))).timelines()
-    return {
-        event.key
+    admissions = {
+        event.key: decide(
+            event.received_time_us, timelines.get(owners[event.key], OPEN), Admission.ANONYMISE, said.get(event.key)
+        )
         for event in judged
-        if _decide(event, timelines.get(owners[event.key], OPEN), said.get(event.key)) is Admission.DROP
     }
-
-
-def _decide(event: Event, timeline: Timeline, said: bool | None) -> Admission:
-    return decide(event.received_time_us, timeline, Admission.DROP, said)
+    return {key: admission for key, admission in admissions.items() if admission is not Admission.KEEP}

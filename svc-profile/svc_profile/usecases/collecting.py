@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learn from collected events, and know who is who."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from chassis.clock import now, to_us
@@ -40,7 +40,9 @@ class Collected:
     """What was decided about traits at that moment."""
 
 
-async def collect(tx: Transaction, batches: Sequence[Batch], namer: Namer) -> Collected:
+async def collect(
+    tx: Transaction, batches: Sequence[Batch], namer: Namer, anonymous_properties: Collection[str] | None = None
+) -> Collected:
     """Learn from the events that are new, and say which events each message was the first to bring.
 
     A message that comes again after a crash is answered as the first time and teaches nothing.
@@ -52,7 +54,8 @@ async def collect(tx: Transaction, batches: Sequence[Batch], namer: Namer) -> Co
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
     await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
-    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], Learner(namer, schema))
+    learner = Learner(namer, schema, anonymous_properties)
+    dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], learner)
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
@@ -104,6 +107,7 @@ async def _learn(
     await learner.record(tx, diversion)
     await EventStore(tx).move(diversion.owners)
     await EventStore(tx).withhold(diversion.dropped)
+    learner.count(tx, diversion)
     devices = await learner.link(tx, diversion, folded)
     here = {event.key for event in allowed}
     await write_down(tx, [each for each in statements if each.event.key in here], to_us(now()))

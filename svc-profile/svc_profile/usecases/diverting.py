@@ -9,6 +9,7 @@ from chassis.identifiers import USER_ID
 from msgspec.structs import replace
 
 from svc_profile.domain.claims import Claim, Pair
+from svc_profile.domain.consent import Admission
 from svc_profile.domain.derived import Home, derived_name, home_claim
 from svc_profile.domain.events import WITHHELD, Event, FragmentKey
 from svc_profile.domain.flags import REBUILT, SHARED
@@ -23,6 +24,8 @@ class Diversion:
     events: Sequence[Event]
     dropped: Set[bytes] = frozenset()
     """Keys of events of which the names are learnt and nothing else."""
+    counted: Set[bytes] = frozenset()
+    """Of the dropped ones, those that may be counted without a person."""
     claims: Mapping[Pair, Claim] = field(default_factory=dict)
     """What ties derived fragments to where they belong."""
 
@@ -45,13 +48,16 @@ async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[Fragme
     """Decide about events that nobody may learn from, and those whose strongest names are flagged; the others pass."""
     held = [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
     homes = await _homes(tx, held, flags) if held else {}
-    dropped = await refused(tx, events, flags, {key: parent for key, (base, parent) in homes.items() if base != parent})
+    later_users = {key: parent for key, (base, parent) in homes.items() if base != parent}
+    refusals = await refused(tx, events, flags, later_users)
+    dropped = refusals.keys()
+    counted = frozenset(key for key, admission in refusals.items() if admission is Admission.ANONYMISE)
     if dropped:
         events = [replace(event, diverted=WITHHELD) if event.key in dropped else event for event in events]
         held = [event for event in held if event.key not in dropped]
         homes = {event.key: homes[event.key] for event in held}
     if not held:
-        return Diversion(events, dropped)
+        return Diversion(events, dropped, counted)
     generations = await _generations(tx, set(homes.values()), flags)
     diverted: dict[bytes, Event] = {}
     claims: dict[Pair, Claim] = {}
@@ -63,7 +69,7 @@ async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[Fragme
             diverted[event.key] = replace(event, diverted=name)
             namespace = event.names.seen[0].namespace if parent == base else USER_ID
             claims[name.fragment, parent] = home_claim(name, home, namespace)
-    return Diversion([diverted.get(event.key, event) for event in events], dropped, claims)
+    return Diversion([diverted.get(event.key, event) for event in events], dropped, counted, claims)
 
 
 async def _homes(tx: Transaction, held: Sequence[Event], flags: Mapping[FragmentKey, int]) -> dict[bytes, Home]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fold events into fragments, and find out who is who."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from chassis.database import Transaction
@@ -17,6 +17,10 @@ from svc_profile.usecases.announcing import announce_stated
 from svc_profile.usecases.diverting import Diversion
 from svc_profile.usecases.groups import learn_groups_of
 from svc_profile.usecases.relinking import relink
+from svc_profile.wire.anonymous import anonymous_batches
+
+REPLAYED = "events.resolved.0"
+"""Subject of events that are told apart from the message that brought them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Learner:
     namer: Namer
     schema: TraitSchema
     """What was decided about traits at this moment."""
+    anonymous_properties: Collection[str] | None = None
+    """Properties that are kept when somebody who refuses is counted without a person; None when nobody is."""
 
     async def fold(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
         """Add what events teach to their fragments; raises `FlaggedError` when they were prepared for other flags."""
@@ -39,6 +45,14 @@ class Learner:
         """Keep a record of the traits that broke their definitions."""
         _, broken = self.schema.judge(diversion.learnt)
         await RejectedStore(tx).put(broken)
+
+    def count(self, tx: Transaction, diversion: Diversion) -> None:
+        """Let other services count events of customers who refuse to be analysed, without a person."""
+        if self.anonymous_properties is None or not diversion.counted:
+            return
+        payloads = [event.payload for event in diversion.events if event.key in diversion.counted]
+        for batch in anonymous_batches(payloads, self.anonymous_properties):
+            tx.publish(batch, REPLAYED)
 
     async def link(self, tx: Transaction, diversion: Diversion, folded: Folded) -> set[FragmentKey]:
         """Find out who is who now; returns the devices of which somebody else may be a user since."""

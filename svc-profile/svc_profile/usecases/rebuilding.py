@@ -24,13 +24,10 @@ from svc_profile.store.groups import GroupStore
 from svc_profile.store.links import LinkStore
 from svc_profile.usecases.diverting import Diversion, divert
 from svc_profile.usecases.indexing import reindex
-from svc_profile.usecases.learning import Learner
+from svc_profile.usecases.learning import REPLAYED, Learner
 from svc_profile.wire.collecting import read_event, replayed_batches
 from svc_profile.wire.identity import fragments_forgotten
 from svc_profile.wire.traits import without_refused_traits
-
-REPLAYED = "events.resolved.0"
-"""Subject of events that are told again."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +106,7 @@ async def _derive_again(
     await store.empty(bases, losing.keys() - bases)
     await GroupStore(tx).leave(losing)
     await EventStore(tx).withhold(diversion.dropped)
+    learner.count(tx, diversion)
     await _tell_again(tx, learner, diversion, flags)
     for message in fragments_forgotten(losing, identity_pb2.FORGET_REASON_REBUILT):
         tx.publish(message)

@@ -121,11 +121,13 @@ def _members(customers: Mapping[FragmentKey, Sequence[FragmentKey]]) -> set[Frag
     return {fragment for members in customers.values() for fragment in members}
 
 
-async def settle_due(tx: Transaction, namer: Namer, now_us: int) -> bool:
+async def settle_due(
+    tx: Transaction, namer: Namer, now_us: int, anonymous_properties: Collection[str] | None = None
+) -> bool:
     """Settle some customers whose state is due, and take back what came too late; tells whether there may be more."""
     fragments = await ConsentStore(tx).take_due(_AT_ONCE)
     if fragments:
-        learner = Learner(namer, await TraitSchemaStore(tx).hold())
+        learner = Learner(namer, await TraitSchemaStore(tx).hold(), anonymous_properties)
         situation = await _settle(tx, await lock_customers(tx, fragments), now_us)
         await _take_back(tx, situation, learner)
     return len(fragments) == _AT_ONCE

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from chassis.clock import now, to_us
 from chassis.database import Database, lost_connection
@@ -18,9 +19,10 @@ _LOOK_S = 0.25
 class Settler:
     """Settles customers as soon as this process announces anything, and looks for what others left."""
 
-    def __init__(self, database: Database, namer: Namer) -> None:
+    def __init__(self, database: Database, namer: Namer, anonymous_properties: Collection[str] | None = None) -> None:
         self._database = database
         self._namer = namer
+        self._anonymous_properties = anonymous_properties
         self._woken = asyncio.Event()
         database.on_announced(self._woken.set)
 
@@ -37,7 +39,7 @@ class Settler:
     async def _step(self) -> bool:
         try:
             async with self._database.transaction() as tx:
-                return await settle_due(tx, self._namer, to_us(now()))
+                return await settle_due(tx, self._namer, to_us(now()), self._anonymous_properties)
         except Exception as error:
             if not lost_connection(error):
                 raise
