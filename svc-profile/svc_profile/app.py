@@ -66,7 +66,7 @@ def build(settings: Settings) -> Service:
     webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
     client = WebhookClient(timeout_seconds=settings.webhook_timeout_seconds, allowed=nets)
     signer, services = Signer(settings.signing_key_bytes()), settings.personal_services
-    surroundings = Surroundings(database, bus, key, signer, services, key.types.traits)
+    surroundings = Surroundings(database, bus, key, signer, services)
     return Service(
         settings=settings,
         bus=bus,

@@ -244,7 +244,7 @@ async def test_a_shared_device_stays_the_others_device(service: RunningService, 
     wanted = privacy_pb2.GetErasureCertificateRequest(data_request_id=request.data_request_id)
     account = json.loads((await stub(service).GetErasureCertificate(wanted)).certificate.text)
     assert account["probe"]["leftovers"] == []
-    assert [each["what"] for each in account["kept"] if each["what"] == "ids of devices"] == ["ids of devices"]
+    assert [each["what"] for each in account["kept"] if each["what"] == "identifiers"] == ["identifiers"]
     assert not await knows(service, f"user_id:{tag}")
     after = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
     assert after.profile.event_counts == before.profile.event_counts

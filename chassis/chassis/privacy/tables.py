@@ -29,6 +29,8 @@ class PersonalTable:
     on_rebuild: bool = True
     """Whether rows go when their fragment was derived again under another one."""
     exported: bool = True
+    exported_where: str = ""
+    """Which rows are exported, when fewer: those that name others too are not."""
     left_out: tuple[str, ...] = ()
     """Columns that are not exported: they are the machine's, not the customer's."""
     file: str = ""
@@ -187,7 +189,8 @@ def _erasing(table: PersonalTable) -> str:
 
 
 def _exporting(table: PersonalTable) -> str:
-    return f"SELECT CAST(to_jsonb(t) - CAST(:left_out AS text[]) AS text) FROM {table.name} t WHERE {table.where}"  # noqa: S608
+    where = table.exported_where or table.where
+    return f"SELECT CAST(to_jsonb(t) - CAST(:left_out AS text[]) AS text) FROM {table.name} t WHERE {where}"  # noqa: S608
 
 
 def _probing(table: str, types: Mapping[str, str]) -> str:

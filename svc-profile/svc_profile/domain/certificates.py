@@ -16,7 +16,7 @@ from svc_profile.domain.data_requests import Answer, DataRequest
 FIRST = "0" * 64
 """What the first certificate names instead of an earlier one."""
 
-SHARED = "other customers log in on them; all that this one did there is removed"
+SHARED = "other customers use them too, so they are not suppressed; what this one did under them is removed"
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,7 @@ def account_of(
         if answer.asked == "erase" and answer.round == request.round:
             kept += [{"service": answer.service, **each} for each in answer.answer.get("kept", ())]
     if request.subject.shared:
-        kept.append(
-            {"service": "profile", "what": "ids of devices", "count": len(request.subject.shared), "why": SHARED}
-        )
+        kept.append({"service": "profile", "what": "identifiers", "count": len(request.subject.shared), "why": SHARED})
     probes = [answer for answer in answers if answer.asked == "probe" and answer.round == request.round]
     return {
         "certificate_number": number,

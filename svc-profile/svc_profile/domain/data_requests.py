@@ -88,7 +88,7 @@ class Subject:
 
     fragments: Sequence[FragmentKey] = ()
     shared: Sequence[FragmentKey] = ()
-    """Those of devices that other people log in on too: erased, but neither searched for nor suppressed."""
+    """Those that are somebody else's too: erased, but neither searched for nor suppressed."""
     traces: Sequence[str] = ()
     hash: str = ""
     """Names the customer to nobody but who knows the customer's id."""

@@ -20,6 +20,8 @@ _OF_CUSTOMER = (
 
 _IN_EXPORT = "export_id IN (SELECT export_id FROM export_chunks WHERE profiles && CAST(:fragments AS uuid[]))"
 
+_BOTH_ENDS = "child = ANY (CAST(:fragments AS uuid[])) AND parent = ANY (CAST(:fragments AS uuid[]))"
+
 _EXPORT_REDACTED = """
     state = CASE state WHEN 2 THEN 5 ELSE state END, cursor = NULL, file_bytes = 0, written_profiles = 0,
     withheld_profiles = 0, lease_holder = '', lease_until = '-infinity',
@@ -46,6 +48,7 @@ def personal_tables() -> PersonalTables:
                 "links",
                 "child = ANY (CAST(:fragments AS uuid[])) OR parent = ANY (CAST(:fragments AS uuid[]))",
                 on_rebuild=False,
+                exported_where=_BOTH_ENDS,
                 left_out=("event_key", "rank", "eligible"),
                 file="identity_links",
             ),

@@ -7,6 +7,7 @@ from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 
 from svc_profile.domain.events import FragmentKey, Name
+from svc_profile.domain.flags import SHARED
 from svc_profile.store.links import LinkStore
 from svc_profile.store.members import find_members
 
@@ -15,9 +16,12 @@ _HOLD = """
 SELECT fragment_id FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR UPDATE
 """
 
+# An identifier is others' too when several people log in on it, or when somebody else claims it.
 _NAMES = """
-SELECT fragment_id, namespace, value, flags FROM fragments
-WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id
+SELECT fragment_id, namespace, value, flags & :shared <> 0 OR EXISTS (
+    SELECT FROM links l WHERE l.child = f.fragment_id AND l.parent <> ALL (CAST(:fragments AS uuid[]))
+) AS shared
+FROM fragments f WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id
 """
 
 
@@ -38,10 +42,10 @@ async def hold_customer(tx: Transaction, fragment: FragmentKey) -> list[Fragment
     return members.fragments if members else []
 
 
-async def names_of(tx: Transaction, fragments: Sequence[FragmentKey]) -> dict[Name, int]:
-    """Return the identifiers of fragments, with the flags of each."""
-    rows = await tx.rows(_NAMES, fragments=[UUID(each) for each in fragments])
-    return {Name(row.fragment_id.bytes, row.namespace, row.value): row.flags for row in rows}
+async def names_of(tx: Transaction, fragments: Sequence[FragmentKey]) -> dict[Name, bool]:
+    """Return the identifiers of a customer, each with whether it is somebody else's too."""
+    rows = await tx.rows(_NAMES, fragments=[UUID(each) for each in fragments], shared=SHARED)
+    return {Name(row.fragment_id.bytes, row.namespace, row.value): row.shared for row in rows}
 
 
 async def flag(tx: Transaction, fragments: Sequence[FragmentKey], flag_: int) -> None:

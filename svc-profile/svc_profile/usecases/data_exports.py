@@ -55,7 +55,7 @@ class Exporting:
                 return
             if await DataRequestStore(tx).other_runs(request, members.fragments):
                 return
-            subject, _ = await find_subject(tx, members.profile, members.fragments, self._at.identifier_traits)
+            subject, _ = await find_subject(tx, members.profile, members.fragments, self._at.key)
             begun = replace(request, profile=members.profile, subject=subject)
             tx.publish(export_requested(await go_on(tx, begun, Step.EXPORTING, now=now)))
 

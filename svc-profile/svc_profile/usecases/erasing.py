@@ -6,7 +6,7 @@ is followed by one that goes on: the same step again does nothing more.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -45,7 +45,6 @@ class Surroundings:
     key: IdentityKey
     signer: Signer
     services: Collection[str]
-    identifier_traits: Mapping[str, str]
 
 
 class Erasing:
@@ -84,7 +83,7 @@ class Erasing:
                 return
             if await requests.other_runs(request, fragments):
                 return
-            subject, names = await find_subject(tx, request.profile, fragments, self._at.identifier_traits)
+            subject, names = await find_subject(tx, request.profile, fragments, self._at.key)
             await flag(tx, [name.fragment for name in names], SUPPRESSED)
             suppressed = {name.fragment: name.namespace for name in names}
             await SuppressionStore(tx).add(suppressed, data_request_id, now)

@@ -48,7 +48,7 @@ class Exercising:
             members = await find_members(tx, request.profile) if request.profile else None
             names = await names_of(tx, members.fragments) if members else {}
         if names:
-            batch = rectifying_batch(request, list(names), self._at.identifier_traits)
+            batch = rectifying_batch(request, list(names), self._at.key.types.traits)
             if batch is None:
                 raise FailedPrecondition("the customer has no identifier that an event can carry")
             message_id = f"rectify:{request.data_request_id}"

@@ -1194,7 +1194,7 @@ class ProbeRequested(_message.Message):
 
     @_builtins.property
     def shared_fragment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Further fragments of the customer, of devices that others log in on too: erased, but not searched for."""
+        """Further fragments of the customer, of identifiers that are others' too: erased, but not searched for."""
 
     def __init__(
         self,
