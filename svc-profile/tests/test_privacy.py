@@ -18,9 +18,10 @@ from chassis.identity import IdentityKey
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
-from dangol.profile.v1 import consent_pb2, ingest_pb2, privacy_pb2
+from dangol.profile.v1 import consent_pb2, groups_pb2, ingest_pb2, privacy_pb2
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
+from dangol.profile.v1.groups_pb2_grpc import GroupServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentsForgotten
 from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
@@ -409,3 +410,27 @@ async def test_forgotten_fragments_are_announced(service: RunningService, tag: s
     fragment = KEY.resolve(f"user_id:{tag}").bytes
     announced = await service.published(FragmentsForgotten)
     assert not [each for each in announced if fragment in each.fragment_ids]
+
+
+async def test_what_an_erased_customer_said_of_a_group_goes_too(service: RunningService, tag: str) -> None:
+    """The group stays for its other members, with what they said; a household of nobody else loses its name."""
+    other, acme = f"other-{tag}", f"acme-{tag}"
+    contact = json.dumps({"contact": f"contact-{tag}", "name": "Acme"}).encode()
+    await collect(
+        service,
+        made("GROUP", user_id=tag, group_id=acme, traits=contact),
+        made("GROUP", user_id=other, group_id=acme, traits=json.dumps({"name": "Acme Ltd"}).encode()),
+    )
+    groups = service.stub(GroupServiceStub)
+    home = groups_pb2.PutHouseholdRequest(
+        household_id=f"h{next(numbers)}",
+        display_name=f"home of {tag}",
+        members=[groups_pb2.HouseholdMember(profile=f"user_id:{tag}")],
+    )
+    await groups.PutHousehold(home)
+    await erase(service, tag)
+    group = (await groups.GetGroup(groups_pb2.GetGroupRequest(group_id=acme))).group
+    assert (MessageToDict(group.traits), group.member_count) == ({"name": "Acme Ltd"}, 1)
+    kept = await dump(service)
+    assert f"contact-{tag}" not in kept
+    assert f"home of {tag}" not in kept

@@ -37,6 +37,29 @@ _LEDGER_REDACTED = """
     ), 'erased')
 """
 
+# What the customer's own events said of a group, and what staff called a household of nobody else.
+_SAID_OF_GROUP = """
+    EXISTS (
+        SELECT FROM events e WHERE e.event_key = CAST(t.value ->> 2 AS uuid)
+            AND e.fragment_id = ANY (CAST(:fragments AS uuid[]))
+    ) OR (
+        t.key <> 'kind' AND t.value ->> 3 = 'staff' AND NOT EXISTS (
+            SELECT FROM group_members m
+            WHERE m.group_id = groups.group_id AND m.fragment_id <> ALL (CAST(:fragments AS uuid[]))
+        )
+    )
+"""
+_IN_GROUP = f"""
+    group_id IN (SELECT group_id FROM group_members WHERE fragment_id = ANY (CAST(:fragments AS uuid[])))
+    AND EXISTS (SELECT FROM jsonb_each(traits) AS t WHERE {_SAID_OF_GROUP})
+"""  # noqa: S608  no data in it
+_GROUP_REDACTED = f"""
+    traits = (
+        SELECT coalesce(jsonb_object_agg(t.key, t.value), '{{}}')
+        FROM jsonb_each(traits) AS t WHERE NOT ({_SAID_OF_GROUP})
+    )
+"""  # noqa: S608  no data in it
+
 
 def personal_tables() -> PersonalTables:
     """Declare the tables; a table that nothing is said about fails a test of the architecture."""
@@ -67,6 +90,8 @@ def personal_tables() -> PersonalTables:
                 on_rebuild=False,
             ),
             PersonalTable("decision_members", on_rebuild=False, exported=False),
+            # Before events and members, by which it is known who said what.
+            PersonalTable("groups", _IN_GROUP, redact=_GROUP_REDACTED, on_rebuild=False, exported=False),
             # Only the key is kept, which tells a repetition and nothing else.
             PersonalTable(
                 "events",
@@ -118,7 +143,6 @@ def personal_tables() -> PersonalTables:
             "event_schema_set",
             "event_schema_versions",
             "event_schemas",
-            "groups",
             "heard_segments",
             # Files are removed when their import ends, and what they say comes in through the door of events.
             "import_chunks",
