@@ -59,18 +59,3 @@ async def profile_of(tx: Transaction, fragment_id: UUID) -> ProfileId | None:
     """Return the profile of a fragment, None when nobody has heard of it."""
     value = await tx.value("SELECT profile_id FROM fragment_profiles WHERE fragment_id = :id", id=fragment_id)
     return None if value is None else ProfileId(value)
-
-
-async def fragments_of(tx: Transaction, fragment_id: UUID) -> tuple[ProfileId, list[FragmentId]] | None:
-    """Return the profile of a fragment and all fragments of that profile, None when nobody has heard of it."""
-    rows = await tx.rows(
-        """
-        SELECT k.profile_id, f.fragment_id
-        FROM fragment_profiles k JOIN fragment_profiles f USING (profile_id)
-        WHERE k.fragment_id = :id ORDER BY f.fragment_id
-        """,
-        id=fragment_id,
-    )
-    if not rows:
-        return None
-    return ProfileId(rows[0].profile_id), [FragmentId(row.fragment_id) for row in rows]

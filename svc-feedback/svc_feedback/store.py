@@ -35,12 +35,17 @@ ON CONFLICT (request_id) DO NOTHING
 RETURNING feedback_id
 """
 
+# A fragment without a row in fragment_profiles is its own profile, and may have others.
 _PAGE = f"""
+WITH customer AS (
+    SELECT coalesce(
+        (SELECT profile_id FROM fragment_profiles WHERE fragment_id = :fragment_id), CAST(:fragment_id AS uuid)
+    ) AS profile_id
+)
 SELECT {_COLUMNS}
 WHERE (CAST(:fragment_id AS uuid) IS NULL OR f.fragment_id = ANY (ARRAY(
-        SELECT m.fragment_id FROM fragment_profiles k JOIN fragment_profiles m USING (profile_id)
-        WHERE k.fragment_id = :fragment_id
-        UNION SELECT CAST(:fragment_id AS uuid)
+        SELECT profile_id FROM customer
+        UNION SELECT m.fragment_id FROM fragment_profiles m JOIN customer USING (profile_id)
     )))
     AND (:item_id = '' OR item_id = :item_id)
     AND (:kind = 0 OR kind = :kind)

@@ -142,11 +142,9 @@ async def test_follows_a_customer_through_a_merge(service: RunningService, stub:
     anonymous = await submit(stub, profile="anonymous_id:b1", kind=COMMENT, text="익명")
     known = await submit(stub, profile="user_id:bob", kind=COMMENT, text="로그인")
     child, parent = KEY.resolve("anonymous_id:b1"), KEY.resolve("user_id:bob")
-    mappings = [
-        FragmentMapping(fragment_id=child.bytes, profile_id=child.bytes, revision=2),
-        FragmentMapping(fragment_id=parent.bytes, profile_id=child.bytes, revision=2),
-    ]
-    await service.deliver(FragmentsRemapped(mappings=mappings))
+    # Of a fragment that did not move, svc-profile says nothing.
+    mapping = FragmentMapping(fragment_id=parent.bytes, profile_id=child.bytes, revision=2)
+    await service.deliver(FragmentsRemapped(mappings=[mapping]))
     for reference in ("user_id:bob", "anonymous_id:b1", known.profile):
         page = await stub.ListFeedback(pb.ListFeedbackRequest(profile=reference))
         assert {f.feedback_id for f in page.feedback} == {anonymous.feedback_id, known.feedback_id}

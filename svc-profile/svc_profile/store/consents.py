@@ -35,7 +35,7 @@ SELECT child AS one, parent AS other, claim_time_us AS time_us FROM links
 WHERE child = ANY (CAST(:fragments AS uuid[])) AND eligible AND NOT refused
 UNION ALL
 SELECT m.hub, m.fragment_id, d.decided_time_us FROM decision_members m JOIN identity_decisions d USING (decision_id)
-WHERE m.fragment_id = ANY (CAST(:fragments AS uuid[])) AND m.is_active AND d.kind = 'merge'
+WHERE m.fragment_id = ANY (CAST(:fragments AS uuid[])) AND m.is_active AND m.side < 2
 """
 
 _LOCK = """
