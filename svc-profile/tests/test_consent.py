@@ -12,6 +12,7 @@ import grpc
 import pytest
 from chassis.clock import from_timestamp, now, timestamp_from_us, to_timestamp, to_us
 from chassis.identity import IdentityKey, format_profile_id
+from chassis.service import Runner
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.options.v1 import options_pb2
@@ -23,7 +24,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from svc_profile.app import build
 from svc_profile.jobs import Expiring
 from svc_profile.settings import Settings
-from svc_profile.usecases.consent import redact_consent
+from svc_profile.store.personal import personal_tables
 from svc_profile.usecases.expiring import expire_some
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
@@ -270,6 +271,8 @@ async def test_the_chain_proves_every_row(engines: Engines) -> None:
         assert (await verify(service, 4)).record_count == 2
         assert (await failure(verify(service, 99)))[0] is grpc.StatusCode.NOT_FOUND
         for forgery, broken in (
+            ("UPDATE consent_ledger SET answer = 'perhaps' WHERE sequence = 6", 6),
+            ("UPDATE consent_ledger SET time_us = NULL WHERE sequence = 5", 5),
             ("UPDATE consent_ledger SET answer = 'granted' WHERE sequence = 4", 4),
             ("UPDATE consent_ledger SET salt = NULL, fragment_id = NULL WHERE sequence = 3", 3),
             ("DELETE FROM consent_ledger WHERE sequence = 2", 2),
@@ -280,6 +283,23 @@ async def test_the_chain_proves_every_row(engines: Engines) -> None:
             assert (found.valid, found.broken_sequence, found.record_count) == (False, broken, broken - 1)
 
 
+async def test_calls_at_the_same_time_make_one_chain(engines: Engines) -> None:
+    """Also of two replicas: no place is taken twice, and none is left out."""
+    async with running(build, Settings, engines, roles=("rpc",)) as one:
+        settings = one.service.settings
+        other = Runner(build(settings), ("rpc",))
+        await other.start()
+        try:
+            both = (one, RunningService(other.service, other))
+            calls = (record(both[n % 2], f"user_id:crowd-{n % 5}", ("marketing_sms", GRANTED)) for n in range(40))
+            answers = await asyncio.gather(*calls)
+            assert sorted(each.records[0].sequence for each in answers) == list(range(1, 41))
+            found = await verify(one)
+            assert (found.valid, found.record_count) == (True, 40)
+        finally:
+            await other.stop()
+
+
 async def test_an_erased_row_still_holds_the_chain_together(engines: Engines) -> None:
     """What it said is gone, also its salt; that a request asked for it is on record."""
     async with running(build, Settings, engines, roles=("rpc",)) as service:
@@ -287,10 +307,10 @@ async def test_an_erased_row_still_holds_the_chain_together(engines: Engines) ->
             await record(service, f"user_id:{user}", ("marketing_sms", GRANTED))
         before = await verify(service)
         async with service.database.transaction() as tx:
-            assert await redact_consent(tx, [KEY.resolve("user_id:ana").bytes], "dsr_1") == 1
+            await personal_tables().erase(tx, [KEY.resolve("user_id:ana")])
         after = await verify(service)
         assert (after.valid, after.redacted_count, after.hash) == (True, 1, before.hash)
-        assert await records(service, "user_id:ana") == []
+        assert (await failure(records(service, "user_id:ana")))[0] is grpc.StatusCode.NOT_FOUND
         assert len(await records(service, "user_id:bo")) == 1
 
 

@@ -493,3 +493,18 @@ async def test_who_refuses_personalization_is_in_no_list(shop: Shop) -> None:
     await shop.service.deliver(refusal)
     assert await shop.members(segment.segment_id) == {prf("ana"), prf("bo")}
     assert await shop.segments_of("ana") == ["buyers"]
+
+
+async def test_who_refuses_to_be_analysed_is_counted_and_not_shown(shop: Shop) -> None:
+    """A preview shows some customers, to look at."""
+    await shop.hear(track("ana", "Order Completed"), track("bo", "Order Completed"))
+    refusal = ConsentsChanged(
+        profile_id=fragment("ana").bytes,
+        fragment_ids=[fragment("ana").bytes],
+        refused_purpose_ids=["analytics"],
+        revision=1,
+    )
+    await shop.service.deliver(refusal)
+    request = pb.PreviewSegmentRequest(rule='count("Order Completed") > 0', sample_size=10)
+    preview = await shop.stub.PreviewSegment(request)
+    assert (preview.count, list(preview.sample_profile_ids)) == (2, [prf("bo")])

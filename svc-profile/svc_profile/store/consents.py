@@ -366,16 +366,6 @@ class ConsentStore:
         rows = await self._tx.rows(_EXPIRING, now_us=now_us, until_us=until_us, most=most)
         return [(row.fragment_id.bytes, row.purpose_id, row.expires_us) for row in rows]
 
-    async def forget(self, fragments: Collection[FragmentKey]) -> None:
-        """Delete what follows from the ledger about some fragments."""
-        given = [UUID(each) for each in fragments]
-        for sql in (
-            "DELETE FROM consent_reports WHERE fragment_id = ANY (CAST(:given AS uuid[]))",
-            "DELETE FROM consent_expiries WHERE fragment_id = ANY (CAST(:given AS uuid[]))",
-            "DELETE FROM fragment_consents WHERE fragment_id = ANY (CAST(:given AS uuid[]))",
-        ):
-            await self._tx.execute(sql, given=given)
-
 
 def _columns(prefix: str, spans: Sequence[Span | None]) -> dict[str, list[int | None]]:
     return {

@@ -2,7 +2,7 @@
 """Write down what customers say, tell what it means, and prove it."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -227,9 +227,3 @@ async def restrict(tx: Transaction, fragment: FragmentKey, *, is_restricted: boo
     )
     await LedgerStore(tx).append([record], call.now_us)
     await settle(tx, customers, call.now_us)
-
-
-async def redact_consent(tx: Transaction, fragments: Collection[FragmentKey], request_id: str) -> int:
-    """Erase what the ledger says of some fragments; the chain still proves the rest. Returns the number of rows."""
-    await ConsentStore(tx).forget(fragments)
-    return await LedgerStore(tx).redact(fragments, request_id)

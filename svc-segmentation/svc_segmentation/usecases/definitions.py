@@ -9,6 +9,7 @@ from chassis.database import Transaction
 from chassis.errors import FailedPrecondition, Invalid
 from chassis.ids import new_id
 
+from chassis import consent
 from svc_segmentation import wire
 from svc_segmentation.domain.rules import MOST_OF_STATEMENT, Rule, read_rule
 from svc_segmentation.domain.segments import Draft, Judge, Preview, RuleSet, Segment, find_circle, in_order
@@ -84,12 +85,14 @@ class Definitions:
         tx.publish(wire.segment_deleted(segment))
 
     async def preview(self, tx: Transaction, rule: str, *, sample_size: int, now_us: int) -> Preview:
-        """Ask a rule of everybody, without keeping anything."""
+        """Ask a rule of everybody, without keeping anything; who refuses to be analysed is counted, and not shown."""
         checked = self._checked(rule, "rule")
         rule_set = (await self._rulebook.current(tx)).rule_set
         _check_known(checked, rule_set, "rule")
         judges = (*rule_set.needed_for(checked.segments), Judge("", "", 0, checked))
-        return await judging.preview(tx, judges, sample_size=sample_size, now_us=now_us)
+        found = await judging.preview(tx, judges, sample_size=sample_size, now_us=now_us)
+        silent = await consent.refused(tx, found.sample, consent.ANALYTICS)
+        return replace(found, sample=[profile_id for profile_id in found.sample if profile_id not in silent])
 
     async def _held(self, tx: Transaction) -> RuleSet:
         """Keep everybody else from changing or applying rules, and return them."""

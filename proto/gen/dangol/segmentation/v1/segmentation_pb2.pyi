@@ -360,7 +360,7 @@ class PreviewSegmentResponse(_message.Message):
     """Customers in all."""
     @_builtins.property
     def sample_profile_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Some of them, `prf_…`, the same for the same rule and population."""
+        """Some of them, `prf_…`, the same for the same rule and population; without those who refuse to be analysed."""
 
     def __init__(
         self,
