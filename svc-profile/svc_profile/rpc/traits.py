@@ -16,7 +16,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.usecases import computed, trait_definitions
 from svc_profile.usecases.deriving import derivation_progress
 from svc_profile.usecases.profiles import fragments_of
-from svc_profile.usecases.statements import trait_history
+from svc_profile.usecases.trait_statements import trait_history
 from svc_profile.wire import traits as wire
 from svc_profile.wire.values import fill_struct
 

@@ -14,7 +14,7 @@ from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.search import SearchStore
 from svc_profile.store.trait_schema import DerivationStore, Progress, TraitSchemaStore
 from svc_profile.usecases.announcing import announce_traits
-from svc_profile.usecases.statements import statements
+from svc_profile.usecases.trait_statements import statements
 
 FRAGMENTS_AT_ONCE = 500
 
