@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from chassis.errors import Invalid
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from svc_profile.domain.announced import announced
 from svc_profile.domain.computed import (
@@ -161,6 +161,7 @@ def test_a_policy_that_changes_is_as_if_it_had_always_been_there(
 SELECTING = [policy for policy in Policy if policy not in (Policy.SUM, Policy.UNION)]
 
 
+@settings(max_examples=500)
 @given(
     st.sampled_from(SELECTING),
     st.sampled_from([TraitType.NUMBER, TraitType.STRING, TraitType.TIME]),

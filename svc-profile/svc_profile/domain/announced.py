@@ -52,8 +52,8 @@ def _order(definition: TraitDefinition, trait: Trait) -> tuple[int, str]:
             return order, f"{tie} {_MIDDLE + trait.time_us:020d}{trait.event_key}"
         case Policy.MIN:
             order, tie = _greatness(definition.type, trait.value)
-            smallest = f"{tie.translate(_INVERTED)}~" if tie else ""
-            return -order, f"{smallest}{_MIDDLE - trait.time_us:020d}{trait.event_key.translate(_INVERTED)}"
+            moment = f"{_MIDDLE - trait.time_us:020d}{trait.event_key.translate(_INVERTED)}"
+            return -order, f"{tie.translate(_INVERTED)}~{moment}"
     return trait.time_us, trait.event_key
 
 
