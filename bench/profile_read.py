@@ -3,7 +3,7 @@
 
 The customers are collected by the service's own consumer: each has three identifiers, traits and six events; each is in
 three segments, one of ten has an open ticket. Every call is made over gRPC from this process, in turns with the bare
-read, so that both meet the same machine. What is measured includes the client.
+read, so that both meet the same machine. What is measured includes the client, also the processor time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import uvloop
 from asyncpg.pgproto.pgproto import UUID
 from chassis.client import CallerToken, channel
@@ -212,17 +213,41 @@ def _initial(syllable: str) -> str:
     return "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"[(ord(syllable) - 0xAC00) // 588]
 
 
-async def measure(known: dict[str, Call], customers: int, rounds: int, at_once: int) -> dict[str, list[float]]:
-    """Call all in turns, some calls at a time; returns seconds by name."""
-    chance, seconds = random.Random(11), {name: list[float]() for name in known}
+@dataclass
+class Cost:
+    """What the calls of one kind took."""
+
+    seconds: list[float] = field(default_factory=list)
+    python_s: float = 0.0
+    postgres_s: float = 0.0
+
+    def ms_of_cpu(self) -> tuple[float, float]:
+        """Processor time of a call: in this process, client included, and in PostgreSQL."""
+        count = len(self.seconds) / 1e3
+        return round(self.python_s / count, 2), round(self.postgres_s / count, 2)
+
+
+async def measure(
+    known: dict[str, Call], postgres: psutil.Process, customers: int, rounds: int, at_once: int
+) -> dict[str, Cost]:
+    """Call all in turns, some calls at a time."""
+    chance, costs = random.Random(11), {name: Cost() for name in known}
     for turn in range(rounds + 1):
         for name, call in known.items():
-            asked = iter([chance.randrange(customers) for _ in range(TURN)])
-            await asyncio.gather(*[_ask(call, asked, seconds[name]) for _ in range(at_once)])
-            if turn == 0:
-                # The first turn opens connections and lets PostgreSQL plan.
-                seconds[name].clear()
-    return seconds
+            if turn <= 1:
+                # The first turn opens connections and lets PostgreSQL plan; it does not count.
+                costs[name] = Cost()
+            cost, asked = costs[name], iter([chance.randrange(customers) for _ in range(TURN)])
+            python_s, postgres_s = time.process_time(), _cpu(postgres)
+            await asyncio.gather(*[_ask(call, asked, cost.seconds) for _ in range(at_once)])
+            cost.python_s += time.process_time() - python_s
+            cost.postgres_s += _cpu(postgres) - postgres_s
+    return costs
+
+
+def _cpu(server: psutil.Process) -> float:
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 async def _ask(call: Call, asked: Iterator[int], seconds: list[float]) -> None:
@@ -232,19 +257,20 @@ async def _ask(call: Call, asked: Iterator[int], seconds: list[float]) -> None:
         seconds.append(time.perf_counter() - started)
 
 
-def rows(measured: dict[int, dict[str, list[float]]]) -> list[list[object]]:
+def rows(measured: dict[int, dict[str, Cost]]) -> list[list[object]]:
     """Lay the times out beside those of the bare read."""
     laid: list[list[object]] = []
-    for at_once, seconds in measured.items():
-        bare = percentile(next(iter(seconds.values())), 0.5)
-        for name, values in seconds.items():
-            p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
-            laid.append([name, at_once, round(p50 * 1e3, 2), round(p99 * 1e3, 2), round(p50 / bare, 2)])
+    for at_once, costs in measured.items():
+        bare = percentile(next(iter(costs.values())).seconds, 0.5)
+        for name, cost in costs.items():
+            p50, p99 = percentile(cost.seconds, 0.5), percentile(cost.seconds, 0.99)
+            times = round(p50 * 1e3, 2), round(p99 * 1e3, 2), round(p50 / bare, 2)
+            laid.append([name, at_once, *times, *cost.ms_of_cpu()])
     return laid
 
 
 @asynccontextmanager
-async def _service() -> AsyncIterator[tuple[Service, Runner]]:
+async def _service() -> AsyncIterator[tuple[Service, Runner, psutil.Process]]:
     postgres_port, nats_port = free_ports(2)
     folder = tempfile.TemporaryDirectory(prefix="dangol-bench-")
     with (
@@ -260,14 +286,14 @@ async def _service() -> AsyncIterator[tuple[Service, Runner]]:
         runner = Runner(service, ["rpc"])
         await runner.start()
         try:
-            yield service, runner
+            yield service, runner, psutil.Process(postgres.pid)
         finally:
             await runner.stop()
 
 
-async def measure_all(customers: int, rounds: int) -> tuple[dict[int, dict[str, list[float]]], list[list[object]]]:
+async def measure_all(customers: int, rounds: int) -> tuple[dict[int, dict[str, Cost]], list[list[object]]]:
     """Load, then measure one and eight calls at a time."""
-    async with _service() as (service, runner):
+    async with _service() as (service, runner, postgres):
         await load(service.database, customers)
         sizes = await _sizes(service.database, customers)
         bare = BareRead(service.database, IdentityKey(bytes.fromhex(KEY)))
@@ -279,7 +305,7 @@ async def measure_all(customers: int, rounds: int) -> tuple[dict[int, dict[str, 
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain,
         ):
             known = calls(opened, plain)
-            measured = {at_once: await measure(known, customers, rounds, at_once) for at_once in (1, 8)}
+            measured = {n: await measure(known, postgres, customers, rounds, n) for n in (1, 8)}
         await bare.stop()
         return measured, sizes
 
@@ -301,7 +327,7 @@ async def _sizes(database: Database, customers: int) -> list[list[object]]:
     ]
 
 
-HEAD = ("call", "at once", "p50, ms", "p99, ms", "ratio to bare, p50")
+HEAD = ("call", "at once", "p50, ms", "p99, ms", "ratio to bare, p50", "CPU ms here", "CPU ms in PostgreSQL")
 
 
 def main() -> None:

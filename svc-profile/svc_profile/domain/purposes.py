@@ -159,6 +159,10 @@ def expiry_us(purpose: Purpose, granted_us: int) -> int | None:
     return to_us(moment.replace(year=year, month=month, day=min(moment.day, calendar.monthrange(year, month)[1])))
 
 
+AGE_TRAITS = ("birthday", "age")
+"""Traits that tell how old a customer is, the better one first."""
+
+
 def born_of(traits: Mapping[str, tuple[Any, int]]) -> Born | None:
     """Find out when somebody was born from the traits `birthday` or `age`, each with when it was said."""
     value, _ = traits.get("birthday", (None, 0))

@@ -71,7 +71,7 @@ WHERE f.ctid = g.place AND f.fragment_id = g.fragment_id
 """
 
 # A fragment without a row in fragment_profiles is its own profile.
-_PROFILE = """
+PROFILE = """
 WITH profile AS (
     SELECT coalesce(
         (SELECT profile_id FROM fragment_profiles WHERE fragment_id = :fragment), CAST(:fragment AS uuid)
@@ -83,9 +83,12 @@ WITH profile AS (
 SELECT (SELECT profile_id FROM profile) AS profile_id,
     fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
     CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
-    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups {further}
 FROM members JOIN fragments USING (fragment_id)
 """
+"""All fragments of a customer; `further` is a list of more columns."""
+
+_PROFILE = PROFILE.format(further="")
 
 _LOCK_AFTER = """
 SELECT fragment_id, CAST(traits AS text) AS traits FROM fragments
@@ -229,7 +232,7 @@ class FragmentStore:
         rows = await self._tx.rows(_PROFILE, fragment=UUID(fragment))
         if not rows:
             return None
-        return rows[0].profile_id.bytes, [_read(row) for row in rows]
+        return rows[0].profile_id.bytes, [read_fragment(row) for row in rows]
 
     async def existing(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
         """Return those fragments that somebody was ever known by."""
@@ -244,7 +247,7 @@ class FragmentStore:
         if not fragments:
             return {}
         rows = await self._tx.rows(_SOME, fragments=[UUID(fragment) for fragment in fragments])
-        return {row.fragment_id.bytes: _read(row) for row in rows}
+        return {row.fragment_id.bytes: read_fragment(row) for row in rows}
 
     async def traits(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, dict[str, Trait]]:
         """Return the traits of some fragments."""
@@ -273,7 +276,7 @@ class FragmentStore:
         """Return all fragments of some profiles; one that does not exist is left out."""
         found: dict[FragmentKey, list[Fragment]] = {}
         for row in await self._tx.rows(_PROFILES, profiles=[UUID(profile) for profile in profiles]):
-            found.setdefault(row.profile_id.bytes, []).append(_read(row))
+            found.setdefault(row.profile_id.bytes, []).append(read_fragment(row))
         return found
 
 
@@ -303,7 +306,8 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _read(row: Row[Any]) -> Fragment:
+def read_fragment(row: Row[Any]) -> Fragment:
+    """Read a row with all columns of a fragment."""
     return Fragment(
         name=Name(row.fragment_id.bytes, row.namespace, row.value),
         first_seen_us=row.first_seen_us,

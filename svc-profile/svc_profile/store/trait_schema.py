@@ -49,7 +49,7 @@ _decode = msgspec.json.Decoder(_Document).decode
 
 
 @lru_cache(maxsize=8)
-def _parse(text: str) -> TraitSchema:
+def parse_schema(text: str) -> TraitSchema:
     """Read a document once for as long as it stays the same."""
     document = _decode(text)
     if not document.revision:
@@ -66,16 +66,16 @@ class TraitSchemaStore:
 
     async def current(self) -> TraitSchema:
         """Return the definitions as they are now."""
-        return _parse(await self._tx.value(_READ))
+        return parse_schema(await self._tx.value(_READ))
 
     async def hold(self) -> TraitSchema:
         """Return the definitions, keep them as they are until the end of the transaction, and look up by index."""
-        return _parse(await self._tx.value(_HOLD))
+        return parse_schema(await self._tx.value(_HOLD))
 
     async def take(self) -> TraitSchema:
         """Return the definitions to change them, when nobody else folds by them or changes them."""
         await self._tx.value(_QUEUE_ALONE)
-        return _parse(await self._tx.value(f"{_READ} FOR UPDATE"))
+        return parse_schema(await self._tx.value(f"{_READ} FOR UPDATE"))
 
     async def put(self, schema: TraitSchema) -> TraitSchema:
         """Keep changed definitions under a new revision."""

@@ -14,7 +14,15 @@ from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.ledger import FIRST_HASH, Record, Row, Verdict, verify
 from svc_profile.domain.profiles import KnownAs
-from svc_profile.domain.purposes import MINIMUM_AGE, Consent, Purpose, is_restricted, is_too_young, judge_all
+from svc_profile.domain.purposes import (
+    AGE_TRAITS,
+    MINIMUM_AGE,
+    Consent,
+    Purpose,
+    is_restricted,
+    is_too_young,
+    judge_all,
+)
 from svc_profile.store.consents import ConsentStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.ledger import LedgerStore
@@ -191,6 +199,14 @@ async def verify_ledger(tx: Transaction, after: int) -> Verdict:
             break
         sequence = rows[-1].sequence
     return verdict
+
+
+async def consents_of(tx: Transaction, fragments: Sequence[Fragment], now_us: int) -> list[Consent]:
+    """Say what a customer consents to now, given all of its fragments."""
+    ages = {each.name.fragment: {n: each.traits[n] for n in AGE_TRAITS if n in each.traits} for each in fragments}
+    customer = fragments[0].name.fragment
+    situation = await read_situation(tx, {customer: list(ages)}, ages=ages)
+    return judge_all(situation.purposes, situation.answers()[customer], situation.born(customer), now_us)
 
 
 async def consents_if_one(

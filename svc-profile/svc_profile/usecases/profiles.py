@@ -6,29 +6,27 @@ from collections.abc import Collection, Sequence
 from chassis.database import Transaction
 from chassis.errors import NotFound
 
-from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.profiles import Profile, fold_profile
 from svc_profile.domain.traits import NO_POLICIES
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.members import Members, find_members
+from svc_profile.store.profiles import Whole, find_whole
 from svc_profile.store.trait_schema import TraitSchemaStore
 
 
-async def find_profile(tx: Transaction, fragment: FragmentKey, schema: TraitSchema | None = None) -> Profile | None:
+async def find_profile(tx: Transaction, fragment: FragmentKey) -> Profile | None:
     """Return the customer whom a fragment belongs to, None when nobody is known by it."""
-    found = await FragmentStore(tx).profile(fragment)
-    if found is None:
-        return None
-    return fold_profile(*found, (schema or await TraitSchemaStore(tx).current()).policies)
+    whole = await find_whole(tx, fragment)
+    return fold_profile(whole.profile, whole.fragments, whole.schema.policies) if whole else None
 
 
-async def get_profile(tx: Transaction, fragment: FragmentKey, schema: TraitSchema | None = None) -> Profile:
-    """Return the customer whom a fragment belongs to; `schema` is that of the traits, when it is at hand."""
-    found = await find_profile(tx, fragment, schema)
-    if found is None:
+async def get_whole(tx: Transaction, fragment: FragmentKey) -> Whole:
+    """Return all that is known of the customer whom a fragment belongs to."""
+    whole = await find_whole(tx, fragment)
+    if whole is None:
         raise NotFound("nobody is known by this reference")
-    return found
+    return whole
 
 
 async def get_members(tx: Transaction, fragment: FragmentKey) -> Members:

@@ -8,16 +8,14 @@ from chassis.database import Transaction
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.heard import Standing
 from svc_profile.domain.interactions import Choice, Kept, Status
-from svc_profile.domain.profiles import Profile
+from svc_profile.domain.profiles import fold_profile
 from svc_profile.domain.views import CASES, COMPUTED, CONSENTS, EVENTS, ON_REQUEST, SEGMENTS, STAGES, RecentEvent, View
 from svc_profile.store.events import EventStore
 from svc_profile.store.heard import HeardStore
 from svc_profile.store.interactions import InteractionStore
-from svc_profile.store.members import Members
-from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.computed import compute
-from svc_profile.usecases.consent import consents_if_one
-from svc_profile.usecases.profiles import get_members, get_profile
+from svc_profile.usecases.consent import consents_of
+from svc_profile.usecases.profiles import get_whole
 from svc_profile.wire.recent import read_recent
 
 RECENT_EVENTS = 20
@@ -25,25 +23,20 @@ OPEN_CASES = 20
 
 
 async def read_profile(tx: Transaction, fragment: FragmentKey, parts: Set[str], now_us: int) -> View:
-    """Return some parts of the customer whom a fragment belongs to."""
-    schema = await TraitSchemaStore(tx).current()
-    profile = await get_profile(tx, fragment, schema) if parts - ON_REQUEST else None
-    members = _members(profile) if profile else await get_members(tx, fragment)
-    standing = await _standing(tx, members.profile, parts)
+    """Return some parts of a customer; what the fragments hold takes one round trip, however much of it is asked."""
+    whole = await get_whole(tx, fragment)
+    fragments = [each.name.fragment for each in whole.fragments]
+    standing = await _standing(tx, whole.profile, parts)
     return View(
-        profile_id=members.profile,
-        profile=profile,
-        consents=await consents_if_one(tx, members.fragments, now_us) if CONSENTS in parts else (),
+        profile_id=whole.profile,
+        profile=(fold_profile(whole.profile, whole.fragments, whole.schema.policies) if parts - ON_REQUEST else None),
+        consents=await consents_of(tx, whole.fragments, now_us) if CONSENTS in parts else (),
         segments=standing.segments,
         stages=standing.stages,
-        recent_events=await _recent_events(tx, members.fragments) if EVENTS in parts else (),
-        open_cases=await _open_cases(tx, members.fragments) if CASES in parts else (),
-        computed_traits=await compute(tx, members.fragments, schema.computed, now_us) if COMPUTED in parts else None,
+        recent_events=await _recent_events(tx, fragments) if EVENTS in parts else (),
+        open_cases=await _open_cases(tx, fragments) if CASES in parts else (),
+        computed_traits=await compute(tx, fragments, whole.schema.computed, now_us) if COMPUTED in parts else None,
     )
-
-
-def _members(profile: Profile) -> Members:
-    return Members(profile.profile, list(profile.fragments))
 
 
 async def _standing(tx: Transaction, profile: FragmentKey, parts: Set[str]) -> Standing:

@@ -87,9 +87,16 @@ class Situation:
 
 
 async def read_situation(
-    tx: Transaction, customers: Mapping[FragmentKey, Sequence[FragmentKey]], further: Iterable[Record] = ()
+    tx: Transaction,
+    customers: Mapping[FragmentKey, Sequence[FragmentKey]],
+    further: Iterable[Record] = (),
+    *,
+    ages: Mapping[FragmentKey, Mapping[str, Trait]] | None = None,
 ) -> Situation:
-    """Read all that is known of the consent of some customers; `further` rows, not yet written, count as well."""
+    """Read all that is known of the consent of some customers.
+
+    `further` rows, not yet written, count as well; `ages` are the traits that tell ages, when they are at hand.
+    """
     store = ConsentStore(tx)
     fragments = [fragment for members in customers.values() for fragment in members]
     entries = entries_of([*await LedgerStore(tx).of_fragments(fragments), *further])
@@ -99,5 +106,5 @@ async def read_situation(
         # Where nothing was said, it is of no matter who said it together.
         joins=await store.joins(fragments) if entries else [],
         entries=entries,
-        ages=await store.ages(fragments),
+        ages=await store.ages(fragments) if ages is None else ages,
     )
