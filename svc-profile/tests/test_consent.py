@@ -21,6 +21,7 @@ from dangol.profile.v1 import identity_pb2
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy.exc import DBAPIError
 from svc_profile.app import build
 from svc_profile.jobs import Expiring
 from svc_profile.settings import Settings
@@ -102,6 +103,13 @@ async def failure(call: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""
+
+
+async def run(service: RunningService, *statements: str) -> None:
+    """Do in the database what no service does."""
+    async with service.database.transaction() as tx:
+        for statement in statements:
+            await tx.execute(statement)
 
 
 async def test_there_are_purposes_from_the_start(service: RunningService) -> None:
@@ -277,8 +285,10 @@ async def test_the_chain_proves_every_row(engines: Engines) -> None:
             ("UPDATE consent_ledger SET salt = NULL, fragment_id = NULL WHERE sequence = 3", 3),
             ("DELETE FROM consent_ledger WHERE sequence = 2", 2),
         ):
-            async with service.database.transaction() as tx:
-                await tx.execute(forgery)
+            with pytest.raises(DBAPIError, match="never changed"):
+                await run(service, forgery)
+            await run(service, "ALTER TABLE consent_ledger DISABLE TRIGGER keep_consent_ledger", forgery)
+            await run(service, "ALTER TABLE consent_ledger ENABLE TRIGGER keep_consent_ledger")
             found = await verify(service)
             assert (found.valid, found.broken_sequence, found.record_count) == (False, broken, broken - 1)
 

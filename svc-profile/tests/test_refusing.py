@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from chassis.clock import now, to_us
 from chassis.identity import IdentityKey
+from chassis.service import Runner
+from chassis.streams import Delivery
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.profile.v1 import consent_pb2, identity_pb2
@@ -18,6 +20,8 @@ from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from svc_profile.app import build
+from svc_profile.consumers import Collecting
+from svc_profile.domain.events import Namer
 from svc_profile.settings import Settings
 from svc_profile.usecases.consent import Call, restrict
 
@@ -235,3 +239,31 @@ async def test_what_is_taken_back_is_counted_too(engines: Engines, tag: str) -> 
         batches = await service.sent(EventBatch, "events.resolved.*")
         unknown = [e for batch in batches for e in batch.events if not e.user_id]
         assert sorted(event.name for event in unknown) == ["Consent Updated", "Visit"]
+
+
+async def test_what_a_killed_process_left_is_finished_by_the_next(engines: Engines) -> None:
+    """A refusal was answered, and the process died before what came too late was taken back."""
+    async with running(build, Settings, engines, roles=("rpc",)) as service:
+        later = (to_us(now()) - START_US) // MINUTE_US + 5
+        visits = EventBatch(events=[track("Visit", 1, user_id="ana"), track("Visit", later, user_id="ana")])
+        async with service.database.transaction() as tx:
+            await Collecting(Namer(KEY)).on_collected(tx, [Delivery(visits, "visits", "events.collected.0", 1, 1)])
+        decisions = [consent_pb2.ConsentDecision(purpose_id="analytics", answer=WITHDRAWN)]
+        request = consent_pb2.RecordConsentRequest(profile="user_id:ana", decisions=decisions)
+        await service.stub(ConsentServiceStub).RecordConsent(request)
+        assert await waits(service)
+        assert await counts(service, "user_id:ana") == {"Visit": 2}
+        next_one = Runner(build(service.service.settings), ("consumers",))
+        await next_one.start()
+        try:
+            await settled_by(service, next_one)
+            assert await counts(service, "user_id:ana") == {"Visit": 1}
+        finally:
+            await next_one.stop()
+
+
+async def settled_by(service: RunningService, runner: Runner) -> None:
+    async with asyncio.timeout(60):
+        while await waits(service):
+            await asyncio.sleep(0.01)
+    await RunningService(runner.service, runner).settled()

@@ -25,6 +25,25 @@ INSERT INTO purposes (
     ('third_party', 'Passing data on to third parties', 0, 1, false, 0, 14, 0)
 """
 
+# The chain shows every other change; this keeps anybody from making one by mistake.
+_APPEND_ONLY = """
+CREATE FUNCTION keep_consent_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.redaction_request_id <> '' AND NEW.salt IS NULL AND NEW.fragment_id IS NULL
+        AND (NEW.sequence, NEW.recorded_us, NEW.row_hash, NEW.hash)
+            = (OLD.sequence, OLD.recorded_us, OLD.row_hash, OLD.hash)
+    THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'rows of the consent ledger are never changed, only erased by request';
+END
+$$
+"""
+_GUARD = """
+CREATE TRIGGER keep_consent_ledger BEFORE UPDATE OR DELETE ON consent_ledger
+FOR EACH ROW EXECUTE FUNCTION keep_consent_ledger()
+"""
+
 _KOREAN = {
     "analytics": ("서비스 이용 분석", "서비스 개선을 위해 이용 기록을 분석합니다."),
     "personalization": ("맞춤 서비스", "이용 기록을 바탕으로 상품과 콘텐츠를 추천합니다."),
@@ -122,6 +141,8 @@ def upgrade() -> None:
         )
         """
     )
+    op.execute(_APPEND_ONLY)
+    op.execute(_GUARD)
     op.execute("CREATE UNIQUE INDEX consent_ledger_event ON consent_ledger (event_key, purpose_id)")
     op.execute("CREATE INDEX consent_ledger_fragment ON consent_ledger (fragment_id, sequence DESC)")
     op.execute(
@@ -174,4 +195,5 @@ def _write_notices() -> None:
 def downgrade() -> None:
     """Drop the tables."""
     op.execute("DROP TABLE purpose_notices, purposes, consent_ledger, consent_reports, consent_due, consent_expiries")
+    op.execute("DROP FUNCTION keep_consent_ledger")
     op.execute("DROP SEQUENCE consent_revisions")
