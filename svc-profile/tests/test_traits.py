@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from chassis.errors import Invalid
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from svc_profile.domain.announced import announced
 from svc_profile.domain.computed import (
@@ -184,6 +184,7 @@ def test_what_is_announced_needs_no_policy_to_be_put_together(
         at, source = data.draw(st.integers(-3, 3)), data.draw(st.sampled_from([*SOURCES, "other"]))
         state = fold.state(data.draw(values[kind]), at, event_key("", str(number)).hex(), source)
         states += [state] if state is not None else []
+    assume(states)
     told = [announced({"x": state}, decided)["x"] for state in states]
     winner = functools.reduce(fold.join, states)
     greatest = max((state for state in told if state is not None), key=lambda state: state[1:])
