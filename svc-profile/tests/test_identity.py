@@ -11,8 +11,9 @@ import pytest
 from chassis.identity import IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.profile.v1 import consent_pb2, profile_pb2
 from dangol.profile.v1 import identity_pb2 as pb
-from dangol.profile.v1 import profile_pb2
+from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from sqlalchemy import event as sqlalchemy_event
@@ -117,6 +118,14 @@ def names(profile: profile_pb2.Profile) -> set[str]:
     return {f"{each.namespace}:{each.value}" for each in profile.identifiers}
 
 
+def bare(profile: profile_pb2.Profile) -> profile_pb2.Profile:
+    """Leave out what `GetProfile` answers on request only."""
+    plain = profile_pb2.Profile()
+    plain.CopyFrom(profile)
+    plain.ClearField("consents")
+    return plain
+
+
 async def test_merging_two_known_people_makes_them_one_and_splitting_takes_it_back(
     service: RunningService, tag: str
 ) -> None:
@@ -125,7 +134,7 @@ async def test_merging_two_known_people_makes_them_one_and_splitting_takes_it_ba
     before = [await known(service, kim), await known(service, lee)]
     change = await merge(service, kim, lee)
     whole = await known(service, lee)
-    assert whole == await known(service, kim) == await known(service, before[1].profile_id) == change.after[0]
+    assert whole == await known(service, kim) == await known(service, before[1].profile_id) == bare(change.after[0])
     assert names(whole) == names(before[0]) | names(before[1])
     assert dict(whole.event_counts) == {"page": 2, "identify": 2}
     assert [each.profile_id for each in change.before] == sorted(each.profile_id for each in before)
@@ -171,7 +180,7 @@ async def test_a_dry_run_says_what_would_change_and_changes_nothing(service: Run
     assert len(await service.published(pb.ProfilesMerged)) == announced
     await merge(service, kim, lee)
     would = await split(service, kim, *names(before[1]), dry_run=True)
-    assert sorted(would.after, key=lambda each: each.profile_id) == sorted(before, key=lambda each: each.profile_id)
+    assert [bare(each) for each in would.after] == sorted(before, key=lambda each: each.profile_id)
     assert len((await known(service, kim)).identifiers) == 6
 
 
@@ -365,3 +374,19 @@ async def test_deciding_needs_a_scope_of_its_own(service: RunningService, tag: s
     stub = service.stub(IdentityServiceStub, ["profile.read", "profile.write"])
     with pytest.raises(grpc.aio.AioRpcError, match=r"identity\.write"):
         await stub.MergeProfiles(pb.MergeProfilesRequest(profile=kim, absorb=[lee], reason="no right"))
+
+
+async def test_a_dry_run_says_what_would_be_consented_to(service: RunningService, tag: str) -> None:
+    """Of two answers the more restrictive one holds for the whole, and each has its own after a split."""
+    kim, lee = await two_people(service, tag)
+    stub = service.stub(ConsentServiceStub)
+    for person, answer in ((kim, consent_pb2.CONSENT_ANSWER_GRANTED), (lee, consent_pb2.CONSENT_ANSWER_DENIED)):
+        said = [consent_pb2.ConsentDecision(purpose_id="marketing_email", answer=answer)]
+        await stub.RecordConsent(consent_pb2.RecordConsentRequest(profile=person, decisions=said))
+    would = await merge(service, kim, lee, dry_run=True)
+
+    def email(profile: profile_pb2.Profile) -> bool:
+        return next(each.granted for each in profile.consents if each.purpose_id == "marketing_email")
+
+    assert sorted(email(profile) for profile in would.before) == [False, True]
+    assert [email(profile) for profile in would.after] == [False]

@@ -134,4 +134,5 @@ async def test_a_dry_run_over_http_names_traits_segments_and_consents(shop: http
     assert (would["beforeCount"], would["afterCount"]) == (2, 1)
     assert would["after"][0]["traits"] == {"cohort": "merge", "city": "Seoul", "plan": "gold"}
     assert COHORT in [segment["name"] for segment in would["after"][0]["segments"]]
+    assert [c["granted"] for c in would["after"][0]["consents"] if c["purposeId"] == "analytics"] == [True]
     assert answers(shop, KIM) == before

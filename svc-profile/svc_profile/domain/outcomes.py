@@ -10,6 +10,7 @@ from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.heard import Membership
 from svc_profile.domain.profiles import fold_profile
+from svc_profile.domain.purposes import Consent
 from svc_profile.domain.traits import Policies
 from svc_profile.domain.views import View
 
@@ -46,6 +47,14 @@ class Decided:
     revoked: Sequence[Record]
 
 
+def members_of(homes: Homes) -> dict[FragmentKey, list[FragmentKey]]:
+    """Return the fragments of each profile, of as many profiles as are shown."""
+    members: dict[FragmentKey, list[FragmentKey]] = {}
+    for fragment, profile in homes.items():
+        members.setdefault(profile, []).append(fragment)
+    return {profile: members[profile] for profile in sorted(members)[:SHOWN]}
+
+
 @dataclass(frozen=True)
 class Showing:
     """What is known under some fragments, to be shown as the customers that they make up."""
@@ -57,19 +66,18 @@ class Showing:
     homes: Homes
     """Where the fragments belonged."""
 
-    def customers(self, homes: Homes) -> Customers:
+    def customers(self, homes: Homes, consents: Mapping[FragmentKey, Sequence[Consent]]) -> Customers:
         """Show the customers that the fragments make up when each belongs to the profile that is given."""
-        members: dict[FragmentKey, list[FragmentKey]] = {}
-        for fragment, profile in homes.items():
-            members.setdefault(profile, []).append(fragment)
-        shown = sorted(members)[:SHOWN]
-        return Customers([self._view(profile, members[profile]) for profile in shown], len(members))
+        shown = members_of(homes)
+        views = [self._view(profile, members, consents.get(profile, ())) for profile, members in shown.items()]
+        return Customers(views, len(set(homes.values())))
 
-    def _view(self, profile: FragmentKey, fragments: Sequence[FragmentKey]) -> View:
+    def _view(self, profile: FragmentKey, fragments: Sequence[FragmentKey], consents: Sequence[Consent]) -> View:
         sources = {self.homes[fragment] for fragment in fragments}
         segments = {each.segment_id: each for source in sorted(sources) for each in self.segments.get(source, ())}
         return View(
             profile_id=profile,
             profile=fold_profile(profile, [self.learnt[fragment] for fragment in fragments], self.policies),
+            consents=consents,
             segments=sorted(segments.values(), key=lambda each: (each.name, each.segment_id)),
         )

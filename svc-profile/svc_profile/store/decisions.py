@@ -152,7 +152,7 @@ def _record(row: Row[Any], sides: Mapping[tuple[int, int], list[Row[Any]]]) -> R
         kind=kind,
         note=Note(row.actor, row.reason, row.decided_time_us),
         revoked=(
-            None if row.revoked_time_us is None else Note(row.revoked_by, row.revoked_reason, row.revoked_time_us)
+            None if row.revoked_time_us is None else Note(row.revoked_by, row.revoked_reason or "", row.revoked_time_us)
         ),
         sides=tuple(_side(sides[row.decision_id, number]) for number in numbers if (row.decision_id, number) in sides),
     )

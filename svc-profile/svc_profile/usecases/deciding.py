@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let people decide who is one customer, and say what a decision changes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chassis.database import Transaction
@@ -12,7 +12,8 @@ from svc_profile.domain.claims import Pair
 from svc_profile.domain.decisions import Note
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.identity import Component, as_resolved, rearrange
-from svc_profile.domain.outcomes import Decided, Resolution, Showing
+from svc_profile.domain.outcomes import Decided, Homes, Resolution, Showing, members_of
+from svc_profile.domain.purposes import Consent
 from svc_profile.domain.rulings import Ruling, rule_merge, rule_split, with_decisions
 from svc_profile.store.decisions import DecisionStore
 from svc_profile.store.fragments import FragmentStore
@@ -21,6 +22,7 @@ from svc_profile.store.links import LinkStore
 from svc_profile.store.plans import look_up_by_index
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.relinking import write_change
+from svc_profile.usecases.situations import read_situation
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ async def merge_profiles(
         if fragment not in homes:
             raise NotFound(f"absorb[{place}]: nobody is known by this reference")
     profiles = set(homes.values())
-    component = await _load(tx, bounds, profiles)
-    ruling = rule_merge(component, homes[keep], profiles - {homes[keep]}, bounds.types)
-    return await _conclude(tx, bounds, note, (component, await _decide(tx, note, component, ruling)), profiles)
+    scene = await _load(tx, bounds, note, profiles)
+    ruling = rule_merge(scene.component, homes[keep], profiles - {homes[keep]}, bounds.types)
+    return await _conclude(tx, bounds, note, scene, await _decide(tx, note, scene.component, ruling))
 
 
 async def split_profile(
@@ -59,9 +61,9 @@ async def split_profile(
     for place, fragment in enumerate(chosen):
         if homes.get(fragment) != homes[of]:
             raise Invalid.field(f"identifiers[{place}]", "must be an identifier of this customer")
-    component = await _load(tx, bounds, {homes[of]})
-    ruling = rule_split(component, homes[of], set(chosen), bounds.types)
-    return await _conclude(tx, bounds, note, (component, await _decide(tx, note, component, ruling)), {homes[of]})
+    scene = await _load(tx, bounds, note, {homes[of]})
+    ruling = rule_split(scene.component, homes[of], set(chosen), bounds.types)
+    return await _conclude(tx, bounds, note, scene, await _decide(tx, note, scene.component, ruling))
 
 
 async def resolve_conflict(
@@ -72,17 +74,25 @@ async def resolve_conflict(
     conflict = await LinkStore(tx).conflict(pair)
     if conflict is None:
         raise NotFound("there is no such conflict, or somebody has decided about it")
-    profiles = {conflict.profile, conflict.claiming_profile}
-    component = await _load(tx, bounds, profiles)
+    scene = await _load(tx, bounds, note, {conflict.profile, conflict.claiming_profile})
+    component = scene.component
+    if resolution is Resolution.MOVE:
+        return await _conclude(tx, bounds, note, scene, await _move(tx, bounds, note, component, pair))
+    ruling = Ruling([tuple((end,) for end in pair)])
     if resolution is Resolution.MERGE:
-        after = await _decide(
-            tx, note, component, rule_merge(component, conflict.profile, {conflict.claiming_profile}, bounds.types)
-        )
-    elif resolution is Resolution.KEEP_APART:
-        after = await _decide(tx, note, component, Ruling([tuple((end,) for end in pair)]))
-    else:
-        after = await _move(tx, bounds, note, component, pair)
-    return await _conclude(tx, bounds, note, (component, after), profiles)
+        ruling = rule_merge(component, conflict.profile, {conflict.claiming_profile}, bounds.types)
+    return await _conclude(tx, bounds, note, scene, await _decide(tx, note, component, ruling))
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """How things stand before a decision."""
+
+    profiles: Collection[FragmentKey]
+    """The customers whom it is about."""
+    component: Component
+    """All that is connected with them."""
+    consents: Mapping[FragmentKey, Sequence[Consent]]
 
 
 async def _begin(tx: Transaction) -> None:
@@ -91,7 +101,7 @@ async def _begin(tx: Transaction) -> None:
     await LinkStore(tx).lock()
 
 
-async def _load(tx: Transaction, bounds: Bounds, profiles: Collection[FragmentKey]) -> Component:
+async def _load(tx: Transaction, bounds: Bounds, note: Note, profiles: Collection[FragmentKey]) -> _Scene:
     """Load all that is connected with some profiles, unless they are too large together."""
     links = LinkStore(tx)
     size = await links.size(profiles)
@@ -101,7 +111,10 @@ async def _load(tx: Transaction, bounds: Bounds, profiles: Collection[FragmentKe
             f"{bounds.max_fragments}",
             reason="TOO_MANY_FRAGMENTS",
         )
-    return await links.component(profiles)
+    component = await links.component(profiles)
+    homes = {f: member.profile for f, member in component.members.items() if member.profile in profiles}
+    situation = await read_situation(tx, members_of(homes))
+    return _Scene(profiles, component, situation.consents(note.time_us))
 
 
 async def _decide(tx: Transaction, note: Note, component: Component, ruling: Ruling) -> Component:
@@ -122,27 +135,31 @@ async def _move(tx: Transaction, bounds: Bounds, note: Note, component: Componen
     return await _decide(tx, note, component, rule_merge(component, claimant, {home}, bounds.types))
 
 
-async def _conclude(
-    tx: Transaction, bounds: Bounds, note: Note, turn: tuple[Component, Component], profiles: Collection[FragmentKey]
-) -> Decided:
+async def _conclude(tx: Transaction, bounds: Bounds, note: Note, scene: _Scene, after: Component) -> Decided:
     """Find out who is who after decisions, write it down, and say what changed for whom."""
-    before, after = turn
+    before = scene.component
     change = rearrange(replace(after, members=before.members), bounds.types, note.time_us)
     moved_from = {before.members[fragment].profile for fragment in change.moved}
-    concerned = {*profiles, *moved_from, *change.moved.values()}
+    concerned = {*scene.profiles, *moved_from, *change.moved.values()}
     homes = {f: member.profile for f, member in before.members.items() if member.profile in concerned}
     await write_change(tx, change)
+    settled = {fragment: change.moved.get(fragment, home) for fragment, home in homes.items()}
+    now = await read_situation(tx, members_of(settled))
+    shown = await _showing(tx, homes, concerned)
     taken, stood = ({decision.decision_id for decision in each.decisions} for each in (after, before))
     decisions = DecisionStore(tx)
-    shown = Showing(
-        learnt=await FragmentStore(tx).some(homes),
-        segments=await HeardStore(tx).memberships_of(concerned),
-        policies=(await TraitSchemaStore(tx).current()).policies,
-        homes=homes,
-    )
     return Decided(
-        before=shown.customers(homes),
-        after=shown.customers({fragment: change.moved.get(fragment, home) for fragment, home in homes.items()}),
+        before=shown.customers(homes, scene.consents),
+        after=shown.customers(settled, now.consents(note.time_us)),
         made=await decisions.records(taken - stood),
         revoked=await decisions.records(stood - taken),
+    )
+
+
+async def _showing(tx: Transaction, homes: Homes, profiles: Collection[FragmentKey]) -> Showing:
+    return Showing(
+        learnt=await FragmentStore(tx).some(homes),
+        segments=await HeardStore(tx).memberships_of(profiles),
+        policies=(await TraitSchemaStore(tx).current()).policies,
+        homes=homes,
     )
