@@ -4,7 +4,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
-from zlib import crc32
 
 import msgspec
 from chassis.identifiers import MAX_VALUE_LENGTH
@@ -21,8 +20,6 @@ from svc_profile.wire.files import CsvRows, LineRows, ParquetRows, Problem, read
 
 MAX_EVENT_BYTES = 32 * 1024
 MAX_DEPTH = 24
-MESSAGE_EVENTS = 500
-_MESSAGE_BYTES = 700 * 1024
 _MAX_NAME_LENGTH = 255
 _MAX_MESSAGE_ID_LENGTH = 100
 _BODY_LENGTH = 1_000
@@ -269,33 +266,6 @@ def _object_of(values: dict[str, Any], field: str) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         raise RowRejected(field, str(error) or "cannot be kept") from error
     return text
-
-
-def messages_of(job: ImportJob, piece: Slice, shards: int) -> Iterator[tuple[str, str, events_pb2.EventBatch]]:
-    """Pack the events of a batch as the gateway does: subject, message id, message. The same each time."""
-
-    by_shard: dict[int, list[events_pb2.Event]] = {}
-    for event in piece.events:
-        shard = crc32((event.user_id or event.anonymous_id).encode()) % shards
-        by_shard.setdefault(shard, []).append(event)
-    for shard, events in sorted(by_shard.items()):
-        for number, packed in enumerate(_packed(events)):
-            name = f"{job.plan.import_id}:{piece.first_row}:{shard}:{number}"
-            yield f"events.collected.{shard}", name, packed
-
-
-def _packed(events: Iterable[events_pb2.Event]) -> Iterator[events_pb2.EventBatch]:
-    held: list[events_pb2.Event] = []
-    size = 0
-    for event in events:
-        more = event.ByteSize()
-        if held and (len(held) == MESSAGE_EVENTS or size + more > _MESSAGE_BYTES):
-            yield events_pb2.EventBatch(events=held)
-            held, size = [], 0
-        held.append(event)
-        size += more
-    if held:
-        yield events_pb2.EventBatch(events=held)
 
 
 def read_mapping(data: bytes) -> FileMapping:

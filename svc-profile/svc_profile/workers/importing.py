@@ -28,7 +28,8 @@ from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress
 from svc_profile.settings import Settings
 from svc_profile.store.imports import ImportStore
 from svc_profile.usecases import importing
-from svc_profile.wire.importing import Slice, messages_of, slices
+from svc_profile.wire.importing import Slice, slices
+from svc_profile.wire.packing import messages_of
 from svc_profile.workers.chunks import ChunkFile, ForgottenError
 from svc_profile.workers.leases import new_holder, until
 
