@@ -6,13 +6,15 @@ import gzip
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from chassis.bus import Bus, Outgoing
+from chassis.errors import Unavailable
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1 import profile_pb2
@@ -20,7 +22,10 @@ from dangol.profile.v1 import transfer_pb2 as pb
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from dangol.profile.v1.transfer_pb2_grpc import ImportServiceStub
 from svc_profile.app import build
+from svc_profile.consumers import Collecting
+from svc_profile.domain.events import Namer
 from svc_profile.settings import Settings
+from svc_profile.workers.importing import ImportWorker
 
 numbers = itertools.count()
 
@@ -380,3 +385,77 @@ async def test_a_repeated_request_makes_one_import(service: RunningService, tag:
     assert [each.import_id for each in page.import_jobs] == [first]
     rest = await stub(service).ListImports(pb.ListImportsRequest(page_token=page.next_page_token))
     assert first not in [each.import_id for each in rest.import_jobs]
+
+
+class BrokenBus(Bus):
+    """A broker that stores nothing, as a process sees it that dies between its commit and its announcement."""
+
+    async def publish_all(self, messages: Iterable[Outgoing]) -> None:
+        """Fail."""
+        raise Unavailable("the process is gone")
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_what_was_committed_and_not_announced_is_announced_later(engines: Engines, attempts: int) -> None:
+    """Profiles learnt once, and each event is resolved once, however often a process died in between."""
+    async with running(build, Settings, engines, roles=("rpc",)) as service:
+        rows = 9_000
+        data = csv("customer,at,total,order", *(f"u{n % 50},2024-01-01,1,o{n}" for n in range(rows)))
+        import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+        await upload(service, import_id, data, piece=2**20)
+        for _ in range(attempts):
+            await work(service, BrokenBus(service.service.settings, "broken"), lambda: learnt(service))
+        assert (await job(service, import_id)).read_rows == 0
+        assert not await service.sent(EventBatch, "events.resolved.*")
+        await work(service, service.bus, lambda: is_over(service, import_id))
+        done = await job(service, import_id)
+        assert (done.state, done.taken_events, done.repeated_events) == (pb.IMPORT_STATE_COMPLETED, rows, 0)
+        assert done.rows_per_second > 0
+        assert {(await profile(service, f"user_id:u{n}")).revenue["KRW"] for n in range(50)} == {rows / 50}
+        resolved = [e.message_id for batch in await service.sent(EventBatch, "events.resolved.*") for e in batch.events]
+        assert len(resolved) == len(set(resolved)) == rows
+
+
+async def work(service: RunningService, bus: Bus, until: Callable[[], Awaitable[bool]]) -> None:
+    """Let a worker work until something is so."""
+    settings, database = service.service.settings, service.database
+    assert isinstance(settings, Settings)
+    namer = Namer(settings.identity())
+    if bus is not service.bus:
+        await bus.open()
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(ImportWorker(database, bus, Collecting(namer).learn, settings, namer).run(stopping))
+    async with asyncio.timeout(60):
+        while not await until():
+            await asyncio.sleep(0.02)
+    stopping.set()
+    await worker
+    if bus is not service.bus:
+        await bus.close()
+
+
+async def learnt(service: RunningService) -> bool:
+    async with service.database.snapshot() as tx:
+        return bool(await tx.value("SELECT EXISTS (SELECT FROM events)"))
+
+
+async def is_over(service: RunningService, import_id: str) -> bool:
+    return (await job(service, import_id)).state != pb.IMPORT_STATE_RUNNING
+
+
+async def test_an_import_waits_while_the_stream_is_full(engines: Engines) -> None:
+    """What happens now has the right of way; the import goes on when there is room."""
+    async with running(build, Settings, engines, stream_max_bytes=2**21) as service:
+        for number in range(20):
+            await service.bus.publish("events.rejected", b"", message_id=f"{number}")
+            await service.bus.publish("events.replay.x", bytes(2**16), message_id=f"x{number}")
+        data = csv("customer,at,total,order", *(f"u{n % 50},2024-01-01,1,o{n}" for n in range(100)))
+        import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+        await upload(service, import_id, data, piece=2**20)
+        async with service.database.snapshot() as tx:
+            async with asyncio.timeout(30):
+                while not await tx.value("SELECT file_key FROM import_jobs"):
+                    await asyncio.sleep(0.02)
+        assert (await job(service, import_id)).read_rows == 0
+        await service.bus.jetstream.purge_stream(service.bus.stream("EVENTS"))
+        assert (await ended(service, import_id)).taken_events == 100

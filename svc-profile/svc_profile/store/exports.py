@@ -45,7 +45,8 @@ WHERE export_id = (
 ) RETURNING *
 """
 _RELEASE = """
-UPDATE export_jobs SET lease_until = '-infinity', lease_holder = ''
+UPDATE export_jobs SET lease_until = '-infinity', lease_holder = '',
+    attempts = CASE WHEN :broke THEN attempts ELSE 0 END
 WHERE export_id = :export_id AND lease_holder = :holder
 """
 _ADVANCE = """
@@ -191,9 +192,9 @@ class ExportStore:
         row = await self._tx.row(_CLAIM, holder=holder, seconds=lease_seconds)
         return (row.attempts, _read(row)) if row else None
 
-    async def release(self, export_id: str, holder: str) -> None:
-        """Let somebody else take an export at once."""
-        await self._tx.execute(_RELEASE, export_id=export_id, holder=holder)
+    async def release(self, export_id: str, holder: str, *, broke: bool) -> None:
+        """Let somebody else take an export at once; unless it broke, that was no attempt."""
+        await self._tx.execute(_RELEASE, export_id=export_id, holder=holder, broke=broke)
 
     async def begin(self, job: ExportJob, holder: str) -> bool:
         """Begin a file, from its first byte; False when the export is no longer the holder's."""

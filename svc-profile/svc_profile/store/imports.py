@@ -49,7 +49,8 @@ UPDATE import_jobs SET lease_until = now() + make_interval(secs => :seconds)
 WHERE import_id = :import_id AND lease_holder = :holder AND state = 2
 """
 _RELEASE = """
-UPDATE import_jobs SET lease_until = '-infinity', lease_holder = ''
+UPDATE import_jobs SET lease_until = '-infinity', lease_holder = '',
+    attempts = CASE WHEN :broke THEN attempts ELSE 0 END
 WHERE import_id = :import_id AND lease_holder = :holder
 """
 _NAME_FILE = "UPDATE import_jobs SET file_key = :file_key WHERE import_id = :import_id AND lease_holder = :holder"
@@ -149,9 +150,9 @@ class ImportStore:
         """Keep an import; False when it is no longer the holder's."""
         return bool(await self._tx.execute(_PROLONG, import_id=import_id, holder=holder, seconds=lease_seconds))
 
-    async def release(self, import_id: str, holder: str) -> None:
-        """Let somebody else take an import at once."""
-        await self._tx.execute(_RELEASE, import_id=import_id, holder=holder)
+    async def release(self, import_id: str, holder: str, *, broke: bool) -> None:
+        """Let somebody else take an import at once; unless it broke, that was no attempt."""
+        await self._tx.execute(_RELEASE, import_id=import_id, holder=holder, broke=broke)
 
     async def name_file(self, import_id: str, holder: str, file_key: str) -> None:
         """Remember the name of a complete file."""

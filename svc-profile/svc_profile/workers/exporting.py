@@ -52,23 +52,30 @@ class ExportWorker:
         if claimed is None:
             return False
         attempts, job = claimed
+        broke = True
+        try:
+            if attempts > MAX_ATTEMPTS:
+                why = f"the same customers were tried {MAX_ATTEMPTS} times; the log says more"
+                await self._end(job, State.FAILED, failure=why)
+            else:
+                broke = await self._work(job, stopping)
+        finally:
+            async with self._database.transaction() as tx:
+                await ExportStore(tx).release(job.plan.export_id, self._holder, broke=broke)
+        return True
+
+    async def _work(self, job: ExportJob, stopping: asyncio.Event) -> bool:
+        """Write on; tells whether that broke for a reason of its own."""
         try:
             await self._write(job, stopping)
         except StoppedError:
             log.info("export %s was stopped", job.plan.export_id)
         except Exception as error:
-            await self._broke(job, attempts, error)
-        finally:
-            async with self._database.transaction() as tx:
-                await ExportStore(tx).release(job.plan.export_id, self._holder)
-        return True
-
-    async def _broke(self, job: ExportJob, attempts: int, error: Exception) -> None:
-        if not lost_connection(error):
-            log.error("export %s broke", job.plan.export_id, exc_info=error)
-            if attempts >= MAX_ATTEMPTS:
-                await self._end(job, State.FAILED, failure="internal error; the log says more")
-        await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_RETRY_S)
+            if not lost_connection(error):
+                log.error("export %s broke", job.plan.export_id, exc_info=error)
+                return True
+        return False
 
     async def _write(self, job: ExportJob, stopping: asyncio.Event) -> None:
         goes_on = job.plan.format == CSV and job.file_bytes > 0

@@ -81,14 +81,19 @@ class ImportWorker:
         if claimed is None:
             return False
         attempts, job = claimed
+        broke = True
         try:
-            await self._work(job, stopping, attempts)
+            if attempts > MAX_ATTEMPTS:
+                await self._fail(job, f"the same rows were tried {MAX_ATTEMPTS} times; the log says more")
+            else:
+                broke = await self._work(job, stopping)
         finally:
             async with self._database.transaction() as tx:
-                await ImportStore(tx).release(job.plan.import_id, self._holder)
+                await ImportStore(tx).release(job.plan.import_id, self._holder, broke=broke)
         return True
 
-    async def _work(self, job: ImportJob, stopping: asyncio.Event, attempts: int) -> None:
+    async def _work(self, job: ImportJob, stopping: asyncio.Event) -> bool:
+        """Read on; tells whether that broke for a reason of its own."""
         try:
             await self._read(job, stopping)
         except (StoppedError, ForgottenError):
@@ -96,11 +101,11 @@ class ImportWorker:
         except Invalid as error:
             await self._fail(job, error.message)
         except Exception as error:
-            if not lost_connection(error):
-                log.exception("import %s broke", job.plan.import_id)
-                if attempts >= MAX_ATTEMPTS:
-                    await self._fail(job, "internal error; the log says more")
             await asyncio.sleep(_RETRY_S)
+            if not lost_connection(error):
+                log.error("import %s broke", job.plan.import_id, exc_info=error)
+                return True
+        return False
 
     async def _fail(self, job: ImportJob, why: str) -> None:
         async with self._database.transaction() as tx:
