@@ -10,13 +10,16 @@ from typing import Any
 from google.protobuf.message import Message
 from opentelemetry import trace
 
+from chassis import telemetry
 from chassis.accesses import Access, AccessLog
 from chassis.calls import telling
-from chassis.consent import DENIED, GRANTED, Use, answering, missing, outcome_of
+from chassis.consent import DENIED, GRANTED, IMPERSONAL, Use, answering, missing, outcome_of
 from chassis.database import Database
 from chassis.identity import FragmentId, IdentityKey
 from chassis.settings import ServiceSettings
 from chassis.tokens import Caller
+
+_OUTCOMES = {GRANTED: "granted", DENIED: "denied", IMPERSONAL: "impersonal"}
 
 
 class Gate:
@@ -33,6 +36,7 @@ class Gate:
         """Answer a call, unless the customer's consent is missing; either way it is on record before the answer."""
         fragment = self._fragment(use.reference(request))
         outcome = await self._outcome(use, fragment)
+        telemetry.ACCESSES.labels(method, _OUTCOMES[outcome]).inc()
         access = Access(caller.name, method, use.purpose, fragment, outcome, _trace_id())
         if outcome == DENIED:
             await self._log.write(access)

@@ -23,6 +23,7 @@ REQUEST_SECONDS = Histogram("dangol_rpc_seconds", "Time of one RPC", ["method", 
 MESSAGES = Counter("dangol_messages_total", "Messages of a consumer by what became of them", ["consumer", "outcome"])
 BATCH_SECONDS = Histogram("dangol_batch_seconds", "Time of one micro-batch", ["consumer"])
 PENDING = Gauge("dangol_consumer_pending", "Messages that a consumer has not seen yet", ["consumer"])
+ACCESSES = Counter("dangol_accesses_total", "Uses of personal data by what became of them", ["method", "outcome"])
 OUTBOX = Gauge("dangol_outbox_rows", "Messages that wait to be published")
 JOB_RUNS = Counter("dangol_job_runs_total", "Runs of a job by outcome", ["job", "outcome"])
 

@@ -31,6 +31,12 @@ from dangol.recommend.v1.recommend_pb2_grpc import (
     RecommendServiceStub,
     add_RecommendServiceServicer_to_server,
 )
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+# A process has one tracer provider; `chassis.telemetry.configure` sets it in a real one.
+if not isinstance(trace.get_tracer_provider(), TracerProvider):
+    trace.set_tracer_provider(TracerProvider())
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 _revisions = itertools.count(1)

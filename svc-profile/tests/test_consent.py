@@ -26,6 +26,7 @@ from svc_profile.app import build
 from svc_profile.jobs import Expiring
 from svc_profile.settings import Settings
 from svc_profile.store.personal import personal_tables
+from svc_profile.store.suppressions import SuppressionStore
 from svc_profile.usecases.expiring import expire_some
 
 KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
@@ -253,6 +254,14 @@ async def test_nobody_consents_under_an_id_that_names_nobody(service: RunningSer
     future = to_timestamp(now() + timedelta(days=1))
     late = await failure(record(service, f"user_id:{tag}", ("analytics", DENIED), decision_time=future))
     assert (late[0], "decision_time" in late[1]) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_somebody_who_was_erased_does_not_come_back_by_a_consent(service: RunningService, tag: str) -> None:
+    erased = KEY.resolve(f"user_id:{tag}").bytes
+    async with service.database.transaction() as tx:
+        await SuppressionStore(tx).add({erased: "user_id"}, "dsr_1", now())
+    code, words = await failure(record(service, f"user_id:{tag}", ("marketing_sms", GRANTED)))
+    assert (code, "was erased" in words) == (grpc.StatusCode.FAILED_PRECONDITION, True)
 
 
 async def test_the_ledger_comes_in_pages(service: RunningService, tag: str) -> None:

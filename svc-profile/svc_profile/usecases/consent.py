@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from chassis.database import Transaction
-from chassis.errors import Invalid, NotFound
+from chassis.errors import FailedPrecondition, Invalid, NotFound
 
 from svc_profile.domain.consent import RESTRICTION, Answer, Join
 from svc_profile.domain.events import FragmentKey, Name
@@ -28,6 +28,7 @@ from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.ledger import LedgerStore
 from svc_profile.store.members import find_members
 from svc_profile.store.search import SearchStore
+from svc_profile.store.suppressions import SuppressionStore
 from svc_profile.usecases.settling import lock_customers, settle
 from svc_profile.usecases.situations import Situation, read_situation
 
@@ -101,10 +102,10 @@ async def _make_known(tx: Transaction, fragment: FragmentKey, name: Name | None,
         return
     if name is None:
         raise NotFound("nobody is known by this reference")
+    if await SuppressionStore(tx).suppressed([fragment]):
+        raise FailedPrecondition("the customer was erased and has not come back", reason="SUPPRESSED")
     await FragmentStore(tx).fold({fragment: Fragment(name, now_us, now_us)})
     await SearchStore(tx).queue([(fragment, None)])
-    if await find_members(tx, fragment) is None:
-        raise NotFound("nobody may be known by this reference")
 
 
 def _records(

@@ -111,8 +111,9 @@ class ConsentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordConsent(self, request, context):
-        """Writes what a customer said into the ledger, item by item. A repeated `request_id` writes nothing and answers as
-        the first time. A grant below the minimum age of its purpose is written as denied, with the reason.
+        """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
+        `request_id` writes nothing and answers as the first time. A grant below the minimum age of its purpose is written
+        as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,9 @@ class ConsentServiceStub:
     `notices` must hold them all, and may add newer versions.
     """
     RecordConsent: _grpc.UnaryUnaryMultiCallable[_consent_pb2.RecordConsentRequest, _consent_pb2.RecordConsentResponse]
-    """Writes what a customer said into the ledger, item by item. A repeated `request_id` writes nothing and answers as
-    the first time. A grant below the minimum age of its purpose is written as denied, with the reason.
+    """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
+    `request_id` writes nothing and answers as the first time. A grant below the minimum age of its purpose is written
+    as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
     """
     GetConsents: _grpc.UnaryUnaryMultiCallable[_consent_pb2.GetConsentsRequest, _consent_pb2.GetConsentsResponse]
     """The state of every purpose for one customer, with the record that decides it. NOT_FOUND when the reference names
@@ -72,8 +73,9 @@ class ConsentServiceAsyncStub(ConsentServiceStub):
     `notices` must hold them all, and may add newer versions.
     """
     RecordConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.RecordConsentRequest, _consent_pb2.RecordConsentResponse]  # type: ignore[assignment]
-    """Writes what a customer said into the ledger, item by item. A repeated `request_id` writes nothing and answers as
-    the first time. A grant below the minimum age of its purpose is written as denied, with the reason.
+    """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
+    `request_id` writes nothing and answers as the first time. A grant below the minimum age of its purpose is written
+    as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
     """
     GetConsents: _aio.UnaryUnaryMultiCallable[_consent_pb2.GetConsentsRequest, _consent_pb2.GetConsentsResponse]  # type: ignore[assignment]
     """The state of every purpose for one customer, with the record that decides it. NOT_FOUND when the reference names
@@ -127,8 +129,9 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _consent_pb2.RecordConsentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_consent_pb2.RecordConsentResponse, _abc.Awaitable[_consent_pb2.RecordConsentResponse]]:
-        """Writes what a customer said into the ledger, item by item. A repeated `request_id` writes nothing and answers as
-        the first time. A grant below the minimum age of its purpose is written as denied, with the reason.
+        """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
+        `request_id` writes nothing and answers as the first time. A grant below the minimum age of its purpose is written
+        as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
         """
 
     @_abc_1.abstractmethod
