@@ -68,6 +68,28 @@ async def test_the_guide_to_traits_works(platform: Platform) -> None:
     assert [group["group"]["groupId"] for group in groups["groups"]] == ["acme", "home-1"]
 
 
+async def test_the_guide_to_identity_works(platform: Platform) -> None:
+    """Explained, decided about, merged and split; and in the end both are who they were."""
+    answers = await _answers(GUIDES / "identity.md", platform)
+    collected, why, conflicts, kept, rehearsed, merged, whole, parting, parted, lee, decisions = answers
+    assert collected["accepted"] == 4
+    assert [(link["rule"], link["confidence"]) for link in why["path"]] == [("same_event", 0.8), ("same_event", 0.9)]
+    assert why["path"][0]["belongsTo"]["value"] == "i-kim"
+    assert round(why["pathConfidence"], 2) == 0.72
+    assert [conflict["identifier"]["value"] for conflict in conflicts["conflicts"]] == ["i-tablet"]
+    assert [decision["kind"] for decision in kept["change"]["made"]] == ["IDENTITY_DECISION_KIND_SPLIT"]
+    assert (rehearsed["change"]["beforeCount"], rehearsed["change"]["afterCount"]) == (2, 1)
+    assert rehearsed["change"]["after"][0]["traits"] == merged["change"]["after"][0]["traits"] == whole["traits"]
+    assert (whole["traits"]["city"], whole["traits"]["plan"]) == ("Seoul", "gold")
+    assert [each["traits"] for each in parting["change"]["after"]] == [
+        each["traits"] for each in parted["change"]["after"]
+    ]
+    assert {each["value"] for each in lee["identifiers"]} == {"i-lee", "lee@identity.example", "+821077771234"}
+    assert ("city" in lee["traits"], lee["traits"]["plan"]) == (False, "gold")
+    taken_back = ["revokeTime" in decision for decision in decisions["decisions"]]
+    assert (len(taken_back), any(taken_back)) == (2, True)
+
+
 async def test_the_guide_to_collecting_events_works(platform: Platform) -> None:
     """What was sent is found again: in the log, beside its schema, in the tracking plan, and by its id."""
     answers = await _answers(GUIDES / "collecting-events.md", platform)
