@@ -2,7 +2,7 @@
 """What stands behind the door of a method that uses personal data: the customer's consent, and the access log."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from chassis.identity import FragmentId, IdentityKey
 from chassis.settings import ServiceSettings
 from chassis.tokens import Caller
 
-_OUTCOMES = {GRANTED: "granted", DENIED: "denied", IMPERSONAL: "impersonal"}
+_OUTCOMES: Mapping[int, str] = {GRANTED: "granted", DENIED: "denied", IMPERSONAL: "impersonal"}
 
 
 class Gate:

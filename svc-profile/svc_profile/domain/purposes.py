@@ -176,7 +176,7 @@ def born_of(traits: Mapping[str, tuple[Any, int]]) -> Born | None:
     years = int(age)
     if said.year - years - 1 < date.min.year:
         return None
-    return Born(_years_before(said, years + 1), _years_before(said, years))
+    return Born(_years_before(said, years + 1) + timedelta(days=1), _years_before(said, years))
 
 
 def _date(value: Any) -> date | None:
