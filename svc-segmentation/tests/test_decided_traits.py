@@ -102,7 +102,7 @@ async def test_a_decision_moves_a_customer_into_a_segment(service: RunningServic
 
 async def test_a_decision_does_not_bring_an_erased_customer_back(service: RunningService) -> None:
     await state(service, "e1", "e1", 1, {"plan": "tin"})
-    forgotten = FragmentsForgotten(fragment_ids=[fragment("e1").bytes], reason=FORGET_REASON_ERASED, request_id="dsr_1")
+    forgotten = FragmentsForgotten(fragment_ids=[fragment("e1").bytes], reason=FORGET_REASON_ERASED)
     await service.deliver(forgotten)
     await decide(service, "e1", 40, {"plan": ["gold", 1, "a"]})
     async with service.database.snapshot() as tx:
