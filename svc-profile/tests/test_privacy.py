@@ -18,11 +18,12 @@ from chassis.identity import IdentityKey
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
-from dangol.profile.v1 import consent_pb2, groups_pb2, ingest_pb2, privacy_pb2
+from dangol.profile.v1 import consent_pb2, groups_pb2, identity_pb2, ingest_pb2, privacy_pb2
 from dangol.profile.v1 import profile_pb2 as pb
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.groups_pb2_grpc import GroupServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentsForgotten
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
@@ -252,6 +253,33 @@ async def test_a_shared_device_stays_the_others_device(service: RunningService, 
     await collect(service, made("IDENTIFY", user_id=other, anonymous_id=device), viewed(tag))
     later = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{other}"))
     assert later.profile.event_counts == {"identify": 2, "Product Viewed": 3}
+
+
+async def test_nothing_of_the_erased_is_left_in_what_people_decided_about_others(
+    service: RunningService, tag: str
+) -> None:
+    """A merge that was taken back names both customers, and hangs on one of them."""
+    others = [f"other{number}-{tag}" for number in range(3)]
+    await collect(service, *map(identify, [tag, *others]))
+    people = service.stub(IdentityServiceStub)
+    for other in others:
+        absorb = [f"user_id:{other}"]
+        await people.MergeProfiles(
+            identity_pb2.MergeProfilesRequest(profile=f"user_id:{tag}", absorb=absorb, reason="alike")
+        )
+    left = [
+        f"{kind}:{name}" for other in others for kind, name in (("user_id", other), ("anonymous_id", f"{other}-device"))
+    ]
+    left += [f"email:{other}@example.com" for other in others]
+    await people.SplitProfile(
+        identity_pb2.SplitProfileRequest(profile=f"user_id:{tag}", identifiers=left, reason="not alike")
+    )
+    request = await erase(service, tag)
+    wanted = privacy_pb2.GetErasureCertificateRequest(data_request_id=request.data_request_id)
+    account = json.loads((await stub(service).GetErasureCertificate(wanted)).certificate.text)
+    assert account["probe"]["leftovers"] == []
+    found = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{others[0]}"))
+    assert {each.value for each in found.profile.identifiers if each.namespace == "user_id"} == set(others)
 
 
 async def test_a_certificate_can_be_verified_by_anybody_and_by_us(service: RunningService, tag: str) -> None:

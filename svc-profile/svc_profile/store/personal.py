@@ -28,6 +28,14 @@ _EXPORT_REDACTED = """
     fragments = ARRAY(SELECT unnest(fragments) EXCEPT SELECT unnest(CAST(:fragments AS uuid[])))
 """
 
+_NEXT_HUB = """
+    hub = (
+        SELECT o.fragment_id FROM decision_members o
+        WHERE o.decision_id = decision_members.decision_id AND o.side = decision_members.side
+        ORDER BY o.fragment_id LIMIT 1
+    )
+"""
+
 _LEDGER_REDACTED = """
     fragment_id = NULL, purpose_id = NULL, answer = NULL, time_us = NULL, received_time_us = NULL, event_key = NULL,
     device_id = NULL, notice_version = NULL, locale = NULL, channel = NULL, actor = NULL, source = NULL,
@@ -90,6 +98,14 @@ def personal_tables() -> PersonalTables:
                 on_rebuild=False,
             ),
             PersonalTable("decision_members", on_rebuild=False, exported=False),
+            # What is left of a decision hangs on another of its members.
+            PersonalTable(
+                "decision_members",
+                "hub = ANY (CAST(:fragments AS uuid[]))",
+                redact=_NEXT_HUB,
+                on_rebuild=False,
+                exported=False,
+            ),
             # Before events and members, by which it is known who said what.
             PersonalTable("groups", _IN_GROUP, redact=_GROUP_REDACTED, on_rebuild=False, exported=False),
             # Only the key is kept, which tells a repetition and nothing else.
