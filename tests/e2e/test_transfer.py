@@ -66,11 +66,16 @@ def create(api: httpx.Client, **fields: object) -> str:
 
 
 def job(api: httpx.Client, import_id: str) -> dict[str, str]:
-    """Ask how far an import is, as often as it takes while the service comes back."""
+    """Ask how far an import is."""
+    return dict(patiently(api, f"/v1/imports/{import_id}")["importJob"])
+
+
+def patiently(api: httpx.Client, path: str) -> dict[str, dict[str, str]]:
+    """Ask as often as it takes while the service comes back."""
     for _ in range(200):
-        answer = api.get(f"/v1/imports/{import_id}")
+        answer = api.get(path)
         if answer.status_code == 200:
-            return dict(answer.json()["importJob"])
+            return dict(answer.json())
         assert answer.status_code in (503, 504), answer.text
         time.sleep(0.1)
     raise AssertionError("svc-profile does not come back")
@@ -176,7 +181,7 @@ def test_an_export_is_downloaded_from_any_byte_on(platform: Platform, api: httpx
     platform.supervisor.kill("profile")
     platform.supervisor.wait_until_healthy(60)
     until = time.monotonic() + PATIENCE_SECONDS
-    while api.get(f"/v1/exports/{export_id}").json()["exportJob"]["state"] != "EXPORT_STATE_COMPLETED":
+    while patiently(api, f"/v1/exports/{export_id}")["exportJob"]["state"] != "EXPORT_STATE_COMPLETED":
         assert time.monotonic() < until
         time.sleep(0.1)
     whole = api.get(f"/v1/exports/{export_id}/file")
