@@ -390,3 +390,20 @@ async def test_a_dry_run_says_what_would_be_consented_to(service: RunningService
 
     assert sorted(email(profile) for profile in would.before) == [False, True]
     assert [email(profile) for profile in would.after] == [False]
+
+
+async def test_a_later_user_s_share_of_a_device_is_explained_by_the_device(service: RunningService, tag: str) -> None:
+    """Nobody is shown a fragment that nobody is known by, and the first person keeps the device."""
+    tablet, first, second = f"tablet-{tag}", f"first-{tag}", f"second-{tag}"
+    await collect(service, event("page", anonymous_id=tablet), event("page", at=3, anonymous_id=tablet))
+    await collect(service, event("identify", at=1, anonymous_id=tablet, user_id=first))
+    await collect(service, event("identify", at=2, anonymous_id=tablet, user_id=second))
+    assert (await known(service, f"user_id:{first}")).event_counts == {"page": 1, "identify": 1}
+    assert (await known(service, f"user_id:{second}")).event_counts == {"page": 1, "identify": 1}
+    told = {
+        (link.identifier.value, link.belongs_to.value, link.rule)
+        for reference in (first, second)
+        for link in (await explain(service, f"user_id:{reference}")).links
+        if link.outcome == pb.LINK_OUTCOME_FOLLOWED
+    }
+    assert told == {(tablet, first, "same_event"), (tablet, second, "shared_device")}

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from chassis.database import Transaction
 from chassis.errors import Invalid, NotFound
 
+from svc_profile.domain.claims import DERIVED, Rule
 from svc_profile.domain.decisions import Decision, DecisionKind, Record
+from svc_profile.domain.derived import base_of
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.evidence import DECIDED, Evidence, Explanation, Outcome, Step, chain, confidence, outcome_of
 from svc_profile.domain.fragments import Fragment
@@ -48,7 +50,10 @@ async def _members(tx: Transaction, fragment: FragmentKey) -> Members:
 async def _steps(
     tx: Transaction, profile: FragmentKey, evidence: Sequence[Evidence], standing: Sequence[Decision]
 ) -> list[Step]:
+    # What was derived anew is of interest to nobody: it belongs where it was.
+    evidence = [each for each in evidence if each.link.claim.rule != Rule.CONTENT]
     names = await _names(tx, {end for each in evidence for end in each.link.claim.pair})
+    names |= await _devices(tx, names)
     apart = set(_kept_apart(evidence, standing))
     return [
         _step(each, names, outcome_of(each, apart), profile)
@@ -56,6 +61,13 @@ async def _steps(
         # A user id that was only ever claimed has no fragment.
         if each.link.claim.child in names and each.link.claim.parent in names
     ]
+
+
+async def _devices(tx: Transaction, names: Mapping[FragmentKey, KnownAs]) -> dict[FragmentKey, KnownAs]:
+    """Call a later user's share of a device by the name of the device."""
+    shares = {key: base_of(each.value) for key, each in names.items() if each.namespace == DERIVED}
+    devices = await _names(tx, set(shares.values())) if shares else {}
+    return {key: devices[device] for key, device in shares.items() if device in devices}
 
 
 async def _names(tx: Transaction, fragments: Collection[FragmentKey]) -> dict[FragmentKey, KnownAs]:
