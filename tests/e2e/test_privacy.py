@@ -18,6 +18,7 @@ from chassis.identity import PREFIX, parse_profile_id
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from bench.platform.running import Platform
 from tests.e2e.patience import eventually, everything_handled, found
@@ -52,7 +53,7 @@ def history(who: str) -> list[dict[str, Any]]:
             "properties": {"product_id": "item-1", "rating": 5, "review_body": f"좋아요! {mail}"},
         },
     ]
-    return [{**call, "messageId": f"{who}-{number}"} for number, call in enumerate(calls)]
+    return [{**call, "messageId": f"m{STAMP}-{len(who)}-{number}"} for number, call in enumerate(calls)]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ async def _bury(platform: Platform) -> None:
     """Put a letter with events of both among the dead of svc-metrics."""
     client = await nats.connect(platform.nats_url)
     events = [
-        Event(type=EventType.EVENT_TYPE_TRACK, name="Lost", source="web", message_id=f"lost-{who}", user_id=who)
+        Event(type=EventType.EVENT_TYPE_TRACK, name="Lost", source="web", message_id=f"lost-{len(who)}", user_id=who)
         for who in (GONE, STAYS)
     ]
     headers = {
@@ -198,10 +199,11 @@ async def _rows(connection: asyncpg.Connection, table: str) -> AsyncIterator[byt
 
 async def _assert_in_no_message(platform: Platform, values: list[str]) -> None:
     client = await nats.connect(platform.nats_url)
+    config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE)
     try:
         for stream in ("EVENTS", "DOMAIN", "DEAD"):
             state = (await client.jetstream().stream_info(stream)).state
-            subscription = await client.jetstream().pull_subscribe("", stream=stream)
+            subscription = await client.jetstream().pull_subscribe(">", stream=stream, config=config)
             seen = 0
             while seen < state.messages:
                 for message in await subscription.fetch(min(100, state.messages - seen), timeout=10):

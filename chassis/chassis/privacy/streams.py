@@ -116,8 +116,9 @@ async def _messages(bus: Bus, name: str, last: int, subject: str = ">") -> Async
             deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=60
         ),
     )
+    consumer = await subscription.consumer_info()
     try:
-        if not (await subscription.consumer_info()).num_pending:
+        if not consumer.num_pending:
             return
         while True:
             try:
@@ -131,6 +132,8 @@ async def _messages(bus: Bus, name: str, last: int, subject: str = ">") -> Async
                 return
     finally:
         await subscription.unsubscribe()
+        # It would stay for a minute, with all the messages that it was not asked for.
+        await bus.jetstream.delete_consumer(bus.stream(name), consumer.name)
 
 
 async def _info(bus: Bus, name: str) -> StreamInfo:
