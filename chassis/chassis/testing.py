@@ -128,6 +128,15 @@ class RunningService:
         finally:
             await subscription.unsubscribe()
 
+    async def undeclared_tables(self) -> set[str]:
+        """Return tables that are there and of which nobody said whether they are personal, and the other way round."""
+        async with self.database.snapshot() as tx:
+            rows = await tx.rows(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+            )
+        declared = {name for store in self.service.personal for name in getattr(store, "declared", ())}
+        return declared ^ {row.table_name for row in rows}
+
     async def close(self) -> None:
         """Stop the service and remove its database and streams."""
         for opened in self._channels:

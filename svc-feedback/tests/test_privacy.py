@@ -15,6 +15,7 @@ KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 
 async def test_feedback_is_exported_then_erased_and_that_of_others_stays(engines: Engines) -> None:
     async with running(build, Settings, engines) as service:
+        assert await service.undeclared_tables() == set()
         stub = service.stub(FeedbackServiceStub)
         for user in ("kim", "lee"):
             await stub.SubmitFeedback(

@@ -72,5 +72,6 @@ async def test_an_export_holds_the_events(service: RunningService) -> None:
 
 async def test_every_table_says_whether_it_is_personal(service: RunningService) -> None:
     """A table that somebody adds must be declared."""
+    assert await service.undeclared_tables() == set()
     (store,) = [each for each in service.service.personal if isinstance(each, PersonalColumns)]
     assert await store.tables() == {table.name for table in PERSONAL} | IMPERSONAL

@@ -54,3 +54,8 @@ async def test_a_rebuilt_fragment_loses_its_interactions(shop: Shop) -> None:
     forgotten = FragmentsForgotten(fragment_ids=[shop.fragment("kim").bytes], reason=FORGET_REASON_REBUILT)
     await shop.service.deliver(forgotten)
     assert {row[0].bytes for row in await shop.kept()} == {shop.fragment("lee").bytes}
+
+
+async def test_every_table_says_whether_it_is_personal(shop: Shop) -> None:
+    """Whoever adds a table says in store/personal.py what becomes of it when a customer is erased."""
+    assert await shop.service.undeclared_tables() == set()

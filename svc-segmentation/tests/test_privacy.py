@@ -125,3 +125,8 @@ async def test_an_export_holds_all_and_nothing_of_others(service: RunningService
     assert [row["city"] for row in files["fragment_traits"]] == ["Seoul"]
     assert files["event_days"][0]["day"] == "2025-10-09"
     assert b"lee" not in b"".join(part.rows for part in parts)
+
+
+async def test_every_table_says_whether_it_is_personal(service: RunningService) -> None:
+    """Whoever adds a table says in store/personal.py what becomes of it when a customer is erased."""
+    assert await service.undeclared_tables() == set()

@@ -111,13 +111,16 @@ def test_an_access_request_brings_everything_in_one_file(told: httpx.Client) -> 
 
 
 def test_after_an_erasure_nothing_is_left_anywhere(platform: Platform, told: httpx.Client) -> None:
-    """Not in a table, not in ClickHouse, not in a message of a stream, not in a file; not even after a replay."""
+    """Not in a table, not in ClickHouse, not in a message of a stream, not in a file; not even after a replay.
+
+    svc-profile is killed in the middle of it.
+    """
     profile = told.get(f"/v1/profiles/user_id:{GONE}").raise_for_status().json()
     references = [f"{each['namespace']}:{each['value']}" for each in profile["identifiers"]]
     values = [each["value"] for each in profile["identifiers"]] + [f"{GONE}-device", profile["profileId"]]
     assert len(references) == 4
     others = _seen_of_others(told)
-    data_request = _file(told, "ERASE")
+    data_request = _file(told, "ERASE", platform)
     assert all(found(told, f"/v1/profiles/{reference}") is None for reference in references)
     asyncio.run(everything_handled(platform, 60))
     _assert_nowhere(platform, values)
@@ -135,10 +138,16 @@ def test_after_an_erasure_nothing_is_left_anywhere(platform: Platform, told: htt
     asyncio.run(_assert_in_no_table(platform, values))
 
 
-def _file(api: httpx.Client, kind: str) -> str:
+def _file(api: httpx.Client, kind: str, platform: Platform | None = None) -> str:
+    """File a request and wait until it is done; with a platform, kill svc-profile meanwhile."""
     body = {"profile": f"user_id:{GONE}", "kind": f"DATA_REQUEST_KIND_{kind}", "channel": "web"}
     filed = api.post("/v1/data-requests", json=body).raise_for_status().json()
     path = f"/v1/data-requests/{filed['dataRequestId']}"
+    if platform is not None:
+        for seconds in (0.7, 1.9):
+            time.sleep(seconds)
+            platform.supervisor.kill("profile")
+            platform.supervisor.wait_until_healthy(60)
     eventually(lambda: "doneTime" in api.get(path).json(), f"the request to {kind} is done", patience=120)
     done = api.get(path).json()
     assert done["state"] == "DATA_REQUEST_STATE_DONE", done
