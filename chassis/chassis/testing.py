@@ -23,6 +23,7 @@ from chassis.database import Database
 from chassis.engines import NatsEngine, PostgresEngine, free_ports
 from chassis.ids import new_ulid
 from chassis.migrations import migrate
+from chassis.privacy.tables import IMPERSONAL
 from chassis.service import ROLES, Runner, Service
 from chassis.settings import ServiceSettings
 from chassis.tokens import TokenSigner
@@ -135,7 +136,8 @@ class RunningService:
                 "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
             )
         declared = {name for store in self.service.personal for name in getattr(store, "declared", ())}
-        return declared ^ {row.table_name for row in rows}
+        tables = {row.table_name for row in rows}
+        return (tables - declared) | (declared - tables - IMPERSONAL)
 
     async def close(self) -> None:
         """Stop the service and remove its database and streams."""

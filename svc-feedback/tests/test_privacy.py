@@ -30,7 +30,9 @@ async def test_feedback_is_exported_then_erased_and_that_of_others_stays(engines
         asked = {"data_request_id": "dsr_1", "fragment_ids": [KEY.fragment_id(Identifier("user_id", "kim")).bytes]}
         await service.deliver(pb.ExportRequested(**asked))  # type: ignore[arg-type]
         parts = await service.published(pb.ExportPart)
-        (row,) = [msgspec.json.decode(line) for part in parts for line in part.rows.splitlines()]
+        (row,) = [
+            msgspec.json.decode(line) for part in parts if part.file == "feedback" for line in part.rows.splitlines()
+        ]
         assert row["text"] == "kim@example.com 배송이 빨라요"
         await service.deliver(pb.ErasureRequested(**asked, round=1))  # type: ignore[arg-type]
         await service.deliver(pb.ProbeRequested(**asked, round=1, values=["kim@example.com"]))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from chassis.database import Transaction
 from chassis.identity import format_profile_id
 
 _SHORTEST_WORD = 4
-"""A shorter value is looked for as a whole text only: `7` is part of everything."""
+"""Bytes of UTF-8. A shorter value is looked for as a whole text only: `7` is part of everything."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Traces:
 
     @cached_property
     def _long(self) -> list[str]:
-        return [name for name in self.names if len(name) >= _SHORTEST_WORD]
+        return [name for name in self.names if len(name.encode()) >= _SHORTEST_WORD]
 
     @cached_property
     def _short(self) -> list[str]:
-        return [name for name in self.names if len(name) < _SHORTEST_WORD]
+        return [name for name in self.names if len(name.encode()) < _SHORTEST_WORD]
 
     @cached_property
     def _word(self) -> re.Pattern[str]:
