@@ -10,6 +10,10 @@ from dangol.operations.v1.operations_pb2_grpc import (
     add_DeadLetterServiceServicer_to_server,
     add_TraceServiceServicer_to_server,
 )
+from dangol.operations.v1.retention_pb2_grpc import (
+    RetentionReportServiceServicer,
+    add_RetentionReportServiceServicer_to_server,
+)
 from dangol.options.v1 import options_pb2
 from grpc.aio import ServicerContext
 
@@ -94,7 +98,11 @@ class AccessLogRpc(AccessLogServiceServicer):
 
 
 def operations_servicers(
-    settings: ServiceSettings, bus: Bus, database: Database, trace: TraceServiceServicer
+    settings: ServiceSettings,
+    bus: Bus,
+    database: Database,
+    trace: TraceServiceServicer,
+    retention: RetentionReportServiceServicer,
 ) -> list[Servicer]:
     """Return what every server answers besides its service's own methods."""
     return [
@@ -105,6 +113,9 @@ def operations_servicers(
             AccessLogRpc(settings, database),
         ),
         Servicer("dangol.operations.v1.TraceService", add_TraceServiceServicer_to_server, trace),
+        Servicer(
+            "dangol.operations.v1.RetentionReportService", add_RetentionReportServiceServicer_to_server, retention
+        ),
     ]
 
 

@@ -21,6 +21,9 @@ from chassis.outbox import Relay
 from chassis.privacy import PersonalStore, PersonalTables, tombstones
 from chassis.privacy.hearing import Privacy
 from chassis.privacy.tombstones import Tombstones
+from chassis.retention import RetentionStore
+from chassis.retention.enforcing import Retention, RetentionReportRpc
+from chassis.retention.heard import SUBSCRIPTIONS as RETENTION_SUBSCRIPTIONS
 from chassis.rpc import RpcServer, Servicer
 from chassis.settings import ServiceSettings
 from chassis.streams import RESOLVED, Subscription
@@ -73,6 +76,8 @@ class Service:
     """Each raises when the service is not ready."""
     personal: Sequence[PersonalStore] = (PersonalTables(()),)
     """Where it keeps what is personal, for the requests of data subjects."""
+    retained: Sequence[RetentionStore] = ()
+    """What it keeps of events, for the rules of retention."""
     personal_traits: Callable[[], Collection[str]] = tuple
     """Names further traits that are masked for callers who may not see what is personal."""
     trace: Trace | None = None
@@ -87,7 +92,7 @@ class Service:
     def heard(self) -> Sequence[Subscription]:
         """Everything that the service hears: its own subscriptions, and what every service keeps."""
         privacy = Privacy(self.name, self.bus, self.personal)
-        return *self.subscriptions, *consent.SUBSCRIPTIONS, *privacy.subscriptions()
+        return *self.subscriptions, *consent.SUBSCRIPTIONS, *RETENTION_SUBSCRIPTIONS, *privacy.subscriptions()
 
 
 class Runner:
@@ -99,7 +104,8 @@ class Runner:
         self._stopping = asyncio.Event()
         settings = service.settings
         trace = TraceRpc(service.name, service.bus, service.heard, service.trace)
-        operations = operations_servicers(settings, service.bus, service.database, trace)
+        report = RetentionReportRpc(service.name, service.database, service.retained)
+        operations = operations_servicers(settings, service.bus, service.database, trace, report)
         servicers = [*service.servicers, *operations] if "rpc" in roles else []
         self.rpc = RpcServer(settings, servicers, Gate(settings, service.database), service.personal_traits)
         self._relay = Relay(service.database, service.bus)
@@ -124,6 +130,11 @@ class Runner:
                 Job("forget-inbox", timedelta(hours=1), self._forget_inbox),
                 Job("forget-accesses", timedelta(hours=1), self._forget_accesses),
                 Job("forget-tombstones", timedelta(hours=1), self._forget_tombstones),
+                Job(
+                    "retention",
+                    timedelta(seconds=settings.retention_seconds),
+                    Retention(service.database, service.retained).run,
+                ),
             ]
             turn = asyncio.Semaphore(_JOBS_AT_ONCE)
             self._stoppables += [JobRunner(job, service.database, turn) for job in jobs]

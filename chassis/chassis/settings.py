@@ -87,6 +87,8 @@ class ServiceSettings(CommonSettings):
     """Time after which a message that is still in hand is taken for lost with its process and sent again."""
     inbox_days: int = Field(14, ge=1)
     """How long message ids are remembered."""
+    retention_seconds: float = Field(3600, gt=0)
+    """How often the rules of retention are enforced."""
     access_log_days: int = Field(730, ge=1)
     """How long accesses to personal data stay on record."""
 

@@ -12,7 +12,7 @@ from dangol.feedback.v1.feedback_pb2_grpc import add_FeedbackServiceServicer_to_
 from svc_feedback.consumers import subscriptions
 from svc_feedback.rpc import FeedbackRpc, FeedbackTrace
 from svc_feedback.settings import Settings
-from svc_feedback.store import PERSONAL_TABLES
+from svc_feedback.store import PERSONAL_TABLES, RetainedFeedback
 
 
 def build(settings: Settings) -> Service:
@@ -29,5 +29,6 @@ def build(settings: Settings) -> Service:
         ],
         subscriptions=subscriptions(),
         personal=[PERSONAL_TABLES],
+        retained=[RetainedFeedback()],
         trace=FeedbackTrace(database),
     )

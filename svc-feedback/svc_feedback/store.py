@@ -9,9 +9,10 @@ from typing import Any
 from chassis.database import Transaction
 from chassis.errors import NotFound
 from chassis.privacy import PersonalTable, PersonalTables
+from chassis.retention import CONCERNED, Due
 from sqlalchemy import Row
 
-from svc_feedback.domain.feedback import Choice, Draft, Feedback, Kept, Kind, Summary
+from svc_feedback.domain.feedback import Choice, Draft, Feedback, Kept, Kind, Summary, event_of
 from svc_feedback.domain.sentiment import Sentiment
 
 _COLUMNS = """
@@ -71,7 +72,54 @@ WHERE (:item_id = '' OR item_id = :item_id)
     AND (CAST(:end_time AS timestamptz) IS NULL OR feedback_time < :end_time)
 """
 
+# What is nobody's any more, and says nothing, has been anonymised; it is not found again.
+_DUE = f"""
+kind = ANY (CAST(:kinds AS smallint[]))
+    AND feedback_time < timestamptz 'epoch' + CAST(:before_us AS bigint) * interval '1 microsecond'
+    AND (NOT :anonymise OR fragment_id IS NOT NULL OR text <> '' OR request_id IS NOT NULL)
+    AND {CONCERNED.format(fragment="feedback.fragment_id")}
+"""
+
+_DESTROY = f"""
+DELETE FROM feedback WHERE feedback_id = ANY (ARRAY(
+    SELECT feedback_id FROM feedback WHERE {_DUE} ORDER BY feedback_time, feedback_id LIMIT :most FOR UPDATE SKIP LOCKED
+))
+"""  # noqa: S608
+
+# The words that decided the sentiment are the customer's.
+_ANONYMISE = f"""
+UPDATE feedback SET fragment_id = NULL, request_id = NULL, text = '', source = '',
+    sentiment_details = CASE WHEN sentiment_details IS NULL THEN NULL
+        ELSE jsonb_set(sentiment_details, '{{terms}}', '[]') END
+WHERE feedback_id = ANY (ARRAY(
+    SELECT feedback_id FROM feedback WHERE {_DUE} ORDER BY feedback_time, feedback_id LIMIT :most FOR UPDATE SKIP LOCKED
+))
+"""  # noqa: S608
+
 PERSONAL_TABLES = PersonalTables([PersonalTable("feedback", left_out=("request_id",))])
+
+
+class RetainedFeedback:
+    """Feedback, as retention sees it: of an anonymised piece, rating, sentiment and item stay."""
+
+    table = "feedback"
+
+    async def count(self, tx: Transaction, due: Due) -> int:
+        """Return how many pieces a rule would touch."""
+        return int(await tx.value(f"SELECT count(*) FROM feedback WHERE {_DUE}", **_given(due)))  # noqa: S608
+
+    async def enforce(self, tx: Transaction, due: Due, most: int) -> int:
+        """Destroy or anonymise some pieces."""
+        return await tx.execute(_ANONYMISE if due.rule.anonymise else _DESTROY, **_given(due), most=most)
+
+
+def _given(due: Due) -> dict[str, Any]:
+    return {
+        "kinds": [int(kind) for kind in Kind if due.concerns(event_of(kind))],
+        "before_us": due.before_us,
+        "anonymise": due.rule.anonymise,
+        "purpose": due.rule.purpose_id,
+    }
 
 
 class FeedbackStore:

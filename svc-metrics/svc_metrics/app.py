@@ -15,7 +15,7 @@ from svc_metrics.consumers import Hearing
 from svc_metrics.jobs import jobs
 from svc_metrics.rpc import MetricsRpc, MetricsTrace
 from svc_metrics.settings import Settings
-from svc_metrics.store import ClickHouse, Embedded, Limits, PersonalColumns, Server
+from svc_metrics.store import ClickHouse, Embedded, Limits, PersonalColumns, RetainedColumns, Server
 from svc_metrics.usecases import Stores
 
 
@@ -36,6 +36,7 @@ def build(settings: Settings) -> Service:
         resources=[clickhouse],
         checks=[clickhouse.check],
         personal=[PersonalTables(()), PersonalColumns(clickhouse, stores.people)],
+        retained=[RetainedColumns(clickhouse)],
         trace=MetricsTrace(stores),
     )
 

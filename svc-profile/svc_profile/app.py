@@ -16,6 +16,7 @@ from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_s
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from dangol.profile.v1.privacy_pb2_grpc import add_PrivacyServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
+from dangol.profile.v1.retention_pb2_grpc import add_RetentionServiceServicer_to_server
 from dangol.profile.v1.traits_pb2_grpc import add_TraitServiceServicer_to_server
 from dangol.profile.v1.transfer_pb2_grpc import add_ExportServiceServicer_to_server, add_ImportServiceServicer_to_server
 from dangol.profile.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_server
@@ -35,6 +36,7 @@ from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
 from svc_profile.rpc.privacy import PrivacyRpc
 from svc_profile.rpc.profiles import ProfileRpc
+from svc_profile.rpc.retention import RetentionRpc
 from svc_profile.rpc.tracing import ProfileTrace
 from svc_profile.rpc.traits import TraitRpc
 from svc_profile.rpc.webhooks import WebhookRpc
@@ -44,6 +46,7 @@ from svc_profile.store.personal_apart import Bodies, Purposes
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.erasing import Surroundings
 from svc_profile.usecases.personal_traits import PersonalTraits
+from svc_profile.usecases.retaining import RetainedEvents
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.delivering import DeliveryWorker
 from svc_profile.workers.deriving import DerivingWorker
@@ -99,6 +102,11 @@ def build(settings: Settings) -> Service:
                 PrivacyRpc(database, key, signer, services, Regime[settings.privacy_regime]),
             ),
             Servicer(
+                "dangol.profile.v1.RetentionService",
+                add_RetentionServiceServicer_to_server,
+                RetentionRpc(database),
+            ),
+            Servicer(
                 "dangol.profile.v1.IngestService",
                 add_IngestServiceServicer_to_server,
                 IngestRpc(database, book),
@@ -144,5 +152,6 @@ def build(settings: Settings) -> Service:
         resources=[book, personal_traits],
         personal_traits=personal_traits.names,
         personal=[Bodies(), personal_tables(), Purposes()],
+        retained=[RetainedEvents(settings.anonymous_properties)],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

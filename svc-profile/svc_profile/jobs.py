@@ -14,6 +14,7 @@ from svc_profile.usecases.expiring import announce_some, expire_some
 from svc_profile.usecases.exporting import forget_exports
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
+from svc_profile.usecases.retention import announce_again
 from svc_profile.usecases.webhooks import forget_deliveries
 
 
@@ -80,6 +81,18 @@ class Expiring:
                 more = await announce_some(tx, clock.to_us(now), clock.to_us(now + self._notice))
 
 
+class Announcing:
+    """What every service has to know, said again for those that are new."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self) -> None:
+        """Announce the rules of retention."""
+        async with self._database.transaction() as tx:
+            await announce_again(tx)
+
+
 def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[Job, ...]:
     """Return the jobs of the service."""
     forgetting = Forgetting(database, settings)
@@ -90,6 +103,7 @@ def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
         Job("forget-exports", timedelta(minutes=10), forgetting.forget_exports),
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),
+        Job("announce-retention-rules", timedelta(days=1), Announcing(database).run),
         Job("data-requests", timedelta(seconds=0.5), advancing.run),
         Job("forget-data-exports", timedelta(hours=1), advancing.expire),
     )

@@ -15,6 +15,7 @@ from svc_recommend.jobs import jobs
 from svc_recommend.rpc import RecommendRpc, RecommendTrace
 from svc_recommend.settings import Settings
 from svc_recommend.store.personal import personal_tables
+from svc_recommend.store.retained import RetainedInteractions
 from svc_recommend.usecases.recommending import ShelfKeeper
 from svc_recommend.usecases.refreshing import Refresher
 
@@ -43,5 +44,6 @@ def build(settings: Settings) -> Service:
         workers=[Worker("shelf", keeper.run, role="rpc")],
         checks=[keeper.check],
         personal=[personal_tables()],
+        retained=[RetainedInteractions(settings.weights())],
         trace=RecommendTrace(database, settings.weights()),
     )

@@ -18,6 +18,7 @@ from svc_segmentation.jobs import Evaluator, jobs
 from svc_segmentation.rpc import SegmentationRpc, SegmentationTrace
 from svc_segmentation.settings import Settings
 from svc_segmentation.store.personal import personal_tables
+from svc_segmentation.store.retained import RetainedDays
 from svc_segmentation.usecases.behaviour import Memory
 from svc_segmentation.usecases.definitions import Definitions
 from svc_segmentation.usecases.rulebook import Rulebook
@@ -55,5 +56,6 @@ def build(settings: Settings, clock: Callable[[], datetime] = now) -> Service:
         jobs=jobs(evaluator),
         workers=[Worker("evaluation", evaluator.run)],
         personal=[personal_tables()],
+        retained=[RetainedDays()],
         trace=SegmentationTrace(database),
     )

@@ -68,8 +68,11 @@ CHASSIS_TABLES = (
 """What every service's database holds."""
 
 IMPERSONAL = frozenset(
-    {"alembic_version", "chassis_version", "inbox", "outbox", "forgotten_revision", "purpose_defaults"}
-)
+    {
+        "alembic_version", "chassis_version", "forgotten_revision", "heard_retention_revision",
+        "heard_retention_rules", "inbox", "outbox", "purpose_defaults", "retention_runs",
+    }
+)  # fmt: skip
 """Tables of the chassis that hold nothing about customers for longer than it takes to send it."""
 
 TOMBSTONES = "forgotten_fragments"

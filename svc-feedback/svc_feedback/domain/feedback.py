@@ -112,6 +112,11 @@ EVENT_NAMES = frozenset(_EVENTS)
 """Events that carry feedback."""
 
 
+def event_of(kind: Kind) -> str:
+    """Return the name of the event that a kind of feedback comes as, or could have come as."""
+    return next(name for name, reading in _EVENTS.items() if reading.kind is kind)
+
+
 def read_event(
     name: str,
     properties: Mapping[str, Any],

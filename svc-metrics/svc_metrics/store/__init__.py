@@ -6,5 +6,16 @@ from svc_metrics.store.events import EventStore
 from svc_metrics.store.figures import FigureStore
 from svc_metrics.store.people import PeopleStore
 from svc_metrics.store.personal import PersonalColumns
+from svc_metrics.store.retained import RetainedColumns
 
-__all__ = ["ClickHouse", "Embedded", "EventStore", "FigureStore", "Limits", "PeopleStore", "PersonalColumns", "Server"]
+__all__ = [
+    "ClickHouse",
+    "Embedded",
+    "EventStore",
+    "FigureStore",
+    "Limits",
+    "PeopleStore",
+    "PersonalColumns",
+    "RetainedColumns",
+    "Server",
+]

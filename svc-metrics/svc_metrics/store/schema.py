@@ -70,5 +70,8 @@ CREATE TABLE IF NOT EXISTS schema_steps (step UInt32, applied_time DateTime DEFA
 ENGINE = MergeTree ORDER BY step
 """
 
-STEPS: tuple[tuple[str, ...], ...] = ((_EVENTS, _FRAGMENT_PROFILES, _SEGMENT_MEMBERS, _SEGMENTS),)
+# True for events that are nobody's any more: their time was over.
+_ANONYMOUS = "ALTER TABLE events ADD COLUMN IF NOT EXISTS anonymous Bool DEFAULT false"
+
+STEPS: tuple[tuple[str, ...], ...] = ((_EVENTS, _FRAGMENT_PROFILES, _SEGMENT_MEMBERS, _SEGMENTS), (_ANONYMOUS,))
 """Statements of each step, in order; the first step has number 1."""

@@ -15,3 +15,5 @@ class Fate(IntEnum):
     """Its time was over."""
     ERASED = 4
     """Its customer was erased, and with the customer all that is known of it."""
+    ANONYMISED = 5
+    """Its time was over, and what stays is nobody's."""

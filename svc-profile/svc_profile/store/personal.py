@@ -165,6 +165,7 @@ def personal_tables() -> PersonalTables:
             "import_jobs",
             "purpose_notices",
             "purposes",
+            "retention_rules",
             "search_filling",
             "suppressions",
             "tracked_events",

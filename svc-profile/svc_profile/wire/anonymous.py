@@ -52,3 +52,12 @@ def _allowed(value: Any, properties: Collection[str]) -> Any:
     if isinstance(value, list):
         return [_allowed(inner, properties) for inner in value]
     return value
+
+
+def without_person(payload: bytes, properties: Collection[str]) -> bytes:
+    """Return a kept event with nothing of the customer in it; of calls that say who somebody is, name and time stay."""
+    event = events_pb2.Event.FromString(payload)
+    kept = _anonymous(event, properties)
+    if event.type not in _COUNTED:
+        kept.ClearField("properties")
+    return kept.SerializeToString()

@@ -22,6 +22,7 @@ _FATES: Mapping[Fate | None, tuple[str, str]] = {
     Fate.WITHHELD: ("WITHHELD", "dropped: the customer has not agreed to analytics; only its key is kept"),
     Fate.SUPPRESSED: ("SUPPRESSED", "dropped: the customer was erased; only its key is kept"),
     Fate.ERASED: ("ERASED", "the customer was erased; only its key is kept"),
+    Fate.ANONYMISED: ("ANONYMISED", "its time is over; what is kept is nobody's"),
     Fate.EXPIRED: ("EXPIRED", "learnt from, and its time is over; only its key is kept"),
 }
 _ACCEPTED = "learnt from, and handed on to the other services; the same event again would teach nothing"

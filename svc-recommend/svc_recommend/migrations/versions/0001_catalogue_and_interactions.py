@@ -54,6 +54,10 @@ def upgrade() -> None:
         ) WITH (fillfactor = 80)
         """
     )
+    # Blocks only, for retention: it keeps updates inside their page all the same.
+    op.execute(
+        "CREATE INDEX interactions_last_time ON interactions USING brin (last_time_us) WITH (autosummarize = on)"
+    )
     # One row for each transaction that changed interactions: what changed, as columns, with the sums afterwards.
     op.execute(
         """

@@ -25,6 +25,9 @@ CREATE TABLE event_days (
     PRIMARY KEY (fragment_id, event_key, day)
 ) WITH (fillfactor = 85);
 
+-- For retention: days lie about in the order of time, so blocks tell enough.
+CREATE INDEX event_days_day ON event_days USING brin (day) WITH (autosummarize = on);
+
 -- {"<trait>": [value, time in microseconds, tie-break]}; what svc-profile decided goes above what events stated.
 CREATE TABLE fragment_traits (
     fragment_id uuid PRIMARY KEY,
