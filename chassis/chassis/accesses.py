@@ -5,15 +5,15 @@ Calls that run at the same time share one INSERT (group commit), so that the log
 database far less than one commit each.
 """
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from chassis.database import Database, Transaction
+from chassis.together import Together
 
-_MOST_AT_ONCE = 1_000
 _FORGET_AT_ONCE = 10_000
 
 _WRITE = """
@@ -85,34 +85,13 @@ class AccessLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Access, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._writing = Together(self._insert)
 
     async def write(self, access: Access) -> None:
         """Return when the access is on record; raises when it cannot be."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((access, written))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
-        await written
+        await self._writing.answer(access)
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
-            error: Exception | None = None
-            try:
-                await self._insert([access for access, _ in batch])
-            except Exception as failure:  # whoever waits for the batch has to know, whatever it is
-                error = failure
-            for _, written in batch:
-                if written.done():
-                    continue
-                if error is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(error)
-
-    async def _insert(self, accesses: list[Access]) -> None:
+    async def _insert(self, accesses: Sequence[Access]) -> Sequence[None]:
         async with self._database.snapshot() as tx:
             await tx.execute(
                 _WRITE,
@@ -123,6 +102,7 @@ class AccessLog:
                 outcomes=[access.outcome for access in accesses],
                 traces=[access.trace_id for access in accesses],
             )
+        return [None] * len(accesses)
 
 
 async def list_accesses(tx: Transaction, wanted: Wanted, *, before: int | None, most: int) -> list[Access]:

@@ -20,7 +20,6 @@ from google.protobuf.message import Message
 
 from chassis.database import Transaction
 from chassis.errors import PermissionDenied
-from chassis.identity import FragmentId
 from chassis.streams import Subscription
 
 ANALYTICS = options_pb2.PURPOSE_ANALYTICS
@@ -147,13 +146,6 @@ def _reference_in(descriptor: Descriptor) -> Callable[[Message], str]:
 
 def _is_text(field: FieldDescriptor | None) -> bool:
     return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
-
-
-async def outcome_of(tx: Transaction, use: Use, fragment: FragmentId) -> int:
-    """Decide about a call that the customer can refuse: granted, denied or impersonal."""
-    if not await refused(tx, [fragment], use.purpose):
-        return GRANTED
-    return IMPERSONAL if use.is_impersonal_without else DENIED
 
 
 async def refused(tx: Transaction, fragments: Collection[UUID], purpose: int) -> set[UUID]:

@@ -2,10 +2,11 @@
 """What stands behind the door of a method that uses personal data: the customer's consent, and the access log."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.message import Message
 from opentelemetry import trace
@@ -13,10 +14,11 @@ from opentelemetry import trace
 from chassis import telemetry
 from chassis.accesses import Access, AccessLog
 from chassis.calls import telling
-from chassis.consent import DENIED, GRANTED, IMPERSONAL, Use, answering, missing, outcome_of
+from chassis.consent import DENIED, GRANTED, IMPERSONAL, Use, answering, missing, refused
 from chassis.database import Database
 from chassis.identity import FragmentId, IdentityKey
 from chassis.settings import ServiceSettings
+from chassis.together import Together
 from chassis.tokens import Caller
 
 _OUTCOMES: Mapping[int, str] = {GRANTED: "granted", DENIED: "denied", IMPERSONAL: "impersonal"}
@@ -29,6 +31,7 @@ class Gate:
         self._settings = settings
         self._database = database
         self._log = AccessLog(database)
+        self._refusing = Together(self._refused)
 
     async def pass_through(
         self, use: Use, method: str, caller: Caller, request: Message, call: Callable[[], Awaitable[Any]]
@@ -58,8 +61,18 @@ class Gate:
     async def _outcome(self, use: Use, fragment: FragmentId | None) -> int:
         if fragment is None or not use.is_gated:
             return GRANTED
+        if not await self._refusing.answer((use.purpose, fragment)):
+            return GRANTED
+        return IMPERSONAL if use.is_impersonal_without else DENIED
+
+    async def _refused(self, asked: Sequence[tuple[int, FragmentId]]) -> Sequence[bool]:
+        """Look up for calls at the same time whose customers have refused what for."""
+        refusals: set[tuple[int, UUID]] = set()
         async with self._database.snapshot() as tx:
-            return await outcome_of(tx, use, fragment)
+            for purpose in {purpose for purpose, _ in asked}:  # hardly ever more than one
+                fragments = {fragment for each, fragment in asked if each == purpose}
+                refusals |= {(purpose, fragment) for fragment in await refused(tx, fragments, purpose)}
+        return [each in refusals for each in asked]
 
     @cached_property
     def _key(self) -> IdentityKey:
