@@ -28,11 +28,14 @@ async def refused(
     shared devices, by event key.
     """
     statements = await listen(tx, events)
+    granted_by_default = await ConsentStore(tx).is_granted_by_default(ANALYTICS)
+    if granted_by_default and not statements and not flags:
+        return {}
     said = {statement.event.key: statement.answers.get(ANALYTICS) for statement in statements}
     judged = [event for event in events if event.source != OWN_WISH]
     owners = {event.key: later_users.get(event.key, event.names.seen[0].fragment) for event in judged}
     asked = judged
-    if await ConsentStore(tx).is_granted_by_default(ANALYTICS):
+    if granted_by_default:
         asked = [each for each in judged if each.key in later_users or flags.get(owners[each.key], 0) & _CLOSED]
     timelines: Mapping[FragmentKey, Timeline] = {}
     if asked:

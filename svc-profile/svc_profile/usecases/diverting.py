@@ -46,7 +46,7 @@ class Diversion:
 
 async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[FragmentKey, int]) -> Diversion:
     """Decide about events that nobody may learn from, and those whose strongest names are flagged; the others pass."""
-    held = [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
+    held = _held(events, flags) if flags else []
     homes = await _homes(tx, held, flags) if held else {}
     later_users = {key: parent for key, (base, parent) in homes.items() if base != parent}
     refusals = await refused(tx, events, flags, later_users)
@@ -70,6 +70,10 @@ async def divert(tx: Transaction, events: Sequence[Event], flags: Mapping[Fragme
             namespace = event.names.seen[0].namespace if parent == base else USER_ID
             claims[name.fragment, parent] = home_claim(name, home, namespace)
     return Diversion([diverted.get(event.key, event) for event in events], dropped, counted, claims)
+
+
+def _held(events: Sequence[Event], flags: Mapping[FragmentKey, int]) -> list[Event]:
+    return [event for event in events if flags.get(event.names.seen[0].fragment, 0) & (SHARED | REBUILT)]
 
 
 async def _homes(tx: Transaction, held: Sequence[Event], flags: Mapping[FragmentKey, int]) -> dict[bytes, Home]:
