@@ -25,9 +25,10 @@ set -e
 """
 
 
-def blocks(page: Path) -> list[str]:
-    """The blocks of shell that use curl, in their order."""
-    found: list[str] = BLOCK.findall(page.read_text(encoding="utf-8"))
+def blocks(page: Path, after: str = "", until: str = "") -> list[str]:
+    """The blocks of shell that use curl, in their order; those of a part of the page, if need be."""
+    text = page.read_text(encoding="utf-8").partition(after)[2] if after else page.read_text(encoding="utf-8")
+    found: list[str] = BLOCK.findall(text.partition(until)[0] if until else text)
     return [block for block in found if block.startswith("curl")]
 
 
@@ -119,8 +120,8 @@ async def test_the_guide_to_collecting_events_works(platform: Platform) -> None:
 
 async def test_the_guide_to_consent_works(platform: Platform) -> None:
     """Purposes, what was said, what holds, what is enforced, who read what, and the proof."""
-    answers = await _answers(GUIDES / "consent-and-privacy.md", platform)
-    purposes, newsletter, recorded, tracked, held, records, recommended, segments, accesses, verdict = answers[:10]
+    answers = await _answers(GUIDES / "consent-and-privacy.md", platform, until="## What a customer may ask for")
+    purposes, newsletter, recorded, tracked, held, records, recommended, segments, accesses, verdict = answers
     assert "night_marketing" in [purpose["purposeId"] for purpose in purposes["purposes"]]
     assert newsletter["notices"][0]["version"] == 1
     assert len(recorded["records"]) == 2
@@ -136,6 +137,19 @@ async def test_the_guide_to_consent_works(platform: Platform) -> None:
     outcomes = {(access["service"], access["outcome"]) for access in accesses["accesses"]}
     assert {("recommend", "ACCESS_OUTCOME_IMPERSONAL"), ("profile", "ACCESS_OUTCOME_GRANTED")} <= outcomes
     assert verdict["valid"]
+
+
+async def test_the_guide_to_what_customers_may_ask_for_works(platform: Platform) -> None:
+    """A copy, an erasure with a genuine certificate, and a way back."""
+    answers = await _answers(GUIDES / "consent-and-privacy.md", platform, after="## What a customer may ask for")
+    identified, filed, listed, overdue, erasing, verdict, lifted = answers
+    assert identified["success"]
+    assert filed["dueTime"] > filed["filedTime"]
+    assert [each["dataRequestId"] for each in listed["dataRequests"]] == [filed["dataRequestId"]]
+    assert filed["dataRequestId"] not in str(overdue)
+    assert erasing["state"] == "DATA_REQUEST_STATE_RECEIVED"
+    assert verdict == {"signatureValid": True, "known": True}
+    assert lifted == {}
 
 
 async def test_the_guide_to_the_agent_view_works(platform: Platform) -> None:
@@ -173,12 +187,12 @@ async def test_the_guide_to_files_and_webhooks_works(platform: Platform) -> None
     assert rotated["secret"] != endpoint["secret"]
 
 
-async def _answers(page: Path, platform: Platform) -> list[dict[str, Any]]:
+async def _answers(page: Path, platform: Platform, after: str = "", until: str = "") -> list[dict[str, Any]]:
     """Do what a reader does who copies block after block."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     answers: list[dict[str, Any]] = []
-    for block in blocks(page):
+    for block in blocks(page, after, until):
         answers += _run(block, platform)
         # A reader needs longer for the next block than the platform for the last one.
         await everything_handled(platform, HANDLED_SECONDS)
