@@ -120,7 +120,7 @@ async def test_the_guide_to_collecting_events_works(platform: Platform) -> None:
 
 async def test_the_guide_to_consent_works(platform: Platform) -> None:
     """Purposes, what was said, what holds, what is enforced, who read what, and the proof."""
-    answers = await _answers(GUIDES / "consent-and-privacy.md", platform, until="## What a customer may ask for")
+    answers = await _answers(GUIDES / "consent-and-privacy.md", platform, until="## How long events are kept")
     purposes, newsletter, recorded, tracked, held, records, recommended, segments, accesses, verdict = answers
     assert "night_marketing" in [purpose["purposeId"] for purpose in purposes["purposes"]]
     assert newsletter["notices"][0]["version"] == 1
