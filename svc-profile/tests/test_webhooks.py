@@ -53,6 +53,8 @@ class Receiver:
     """By path, the status lines of the next answers; 200 afterwards."""
     received: list[Received] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    never: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the end, so that connections that were left open are closed."""
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -63,14 +65,16 @@ class Receiver:
         body = await reader.readexactly(int(headers["content-length"]))
         path = head[0].split(" ")[1]
         self.received.append(Received(path, headers, body))
+        self.news.set()
         waiting = self.answers.get(path, [])
         status = waiting.pop(0) if waiting else "200 OK"
         if status == "never":
-            await asyncio.Event().wait()
+            await self.never.wait()
+            writer.close()
+            return
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok".encode())
         await writer.drain()
         writer.close()
-        self.news.set()
 
     async def of(self, path: str, count: int) -> list[Received]:
         """Wait until so many requests have come to a path."""
@@ -87,6 +91,7 @@ async def receiver() -> AsyncIterator[Receiver]:
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     receiver.port = server.sockets[0].getsockname()[1]
     yield receiver
+    receiver.never.set()
     server.close()
 
 
@@ -95,7 +100,7 @@ async def service(engines: Engines) -> AsyncIterator[RunningService]:
     overrides: dict[str, Any] = {
         "webhook_allow_nets": ("127.0.0.0/8",),
         "webhook_retry_seconds": (0.05, 0.1),
-        "webhook_timeout_seconds": 2,
+        "webhook_timeout_seconds": 10,
     }
     async with running(build, Settings, engines, **overrides) as service:
         yield service
@@ -210,6 +215,23 @@ async def test_an_endpoint_that_takes_nothing_is_disabled_until_it_is_replayed(
     assert (await stub(service).ReplayWebhookDeliveries(request)).replayed_count == 1
     (delivered,) = await settled(service, endpoint_id, pb.WEBHOOK_DELIVERY_STATE_DELIVERED)
     assert delivered.webhook_id == dead.webhook_id
+
+
+async def test_an_endpoint_that_does_not_answer_holds_up_nobody(
+    service: RunningService, receiver: Receiver, path: str
+) -> None:
+    """Others get their messages while it is waited for."""
+    receiver.answers[path] = ["never"] * 3
+    slow, _ = await create(service, receiver.url(path))
+    quick, _ = await create(service, receiver.url(path + "-quick"))
+    await stub(service).PingWebhookEndpoint(pb.PingWebhookEndpointRequest(endpoint_id=slow))
+    await receiver.of(path, 1)
+    for _ in range(20):
+        await stub(service).PingWebhookEndpoint(pb.PingWebhookEndpointRequest(endpoint_id=quick))
+    await settled(service, quick, pb.WEBHOOK_DELIVERY_STATE_DELIVERED)
+    (waiting,) = await deliveries(service, slow)
+    assert (waiting.state, waiting.attempts) == (pb.WEBHOOK_DELIVERY_STATE_PENDING, 0)
+    await stub(service).DeleteWebhookEndpoint(pb.DeleteWebhookEndpointRequest(endpoint_id=slow))
 
 
 async def test_gone_means_gone(service: RunningService, receiver: Receiver, path: str) -> None:

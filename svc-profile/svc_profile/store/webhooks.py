@@ -33,7 +33,7 @@ SELECT * FROM unnest(
 ) ON CONFLICT DO NOTHING
 """
 
-# What is taken is due again when its time is over: whoever took it has died then. Slow endpoints do not hold up others.
+# What is taken is due again when its time is over: whoever took it has died then.
 _TAKE = """
 UPDATE webhook_deliveries AS d SET next_attempt_us = :again_us
 FROM webhook_endpoints AS e CROSS JOIN LATERAL (
@@ -41,7 +41,8 @@ FROM webhook_endpoints AS e CROSS JOIN LATERAL (
     WHERE endpoint_id = e.endpoint_id AND state = 1 AND next_attempt_us <= :now_us
     ORDER BY next_attempt_us LIMIT :most FOR UPDATE SKIP LOCKED
 ) AS due
-WHERE NOT e.disabled AND d.endpoint_id = due.endpoint_id AND d.webhook_id = due.webhook_id
+WHERE NOT e.disabled AND e.endpoint_id <> ALL (CAST(:but AS text[]))
+    AND d.endpoint_id = due.endpoint_id AND d.webhook_id = due.webhook_id
 RETURNING d.*
 """
 _DONE = """
@@ -144,9 +145,10 @@ class WebhookStore:
             due=[now_us] * len(wanted),
         )
 
-    async def take(self, *, now_us: int, again_us: int, most: int) -> list[Delivery]:
-        """Take what is due, at most some of each endpoint."""
-        return [_delivery(row) for row in await self._tx.rows(_TAKE, now_us=now_us, again_us=again_us, most=most)]
+    async def take(self, *, now_us: int, again_us: int, most: int, but: Sequence[str]) -> list[Delivery]:
+        """Take what is due, at most some of each endpoint, none of those that are named."""
+        rows = await self._tx.rows(_TAKE, now_us=now_us, again_us=again_us, most=most, but=list(but))
+        return [_delivery(row) for row in rows]
 
     async def done(self, results: Sequence[Delivery], *, now_us: int) -> None:
         """Remember how attempts ended: state, status, error and next time of each."""

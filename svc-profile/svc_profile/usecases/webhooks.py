@@ -82,10 +82,12 @@ async def enqueue(tx: Transaction, messages: Sequence[Message], *, now_us: int) 
     await store.enqueue(wanted, now_us=now_us)
 
 
-async def take_due(tx: Transaction, *, now_us: int, lease_us: int, most: int) -> list[tuple[Endpoint, Delivery]]:
-    """Take what is due, each with its endpoint."""
+async def take_due(
+    tx: Transaction, *, now_us: int, lease_us: int, most: int, but: Sequence[str]
+) -> list[tuple[Endpoint, Delivery]]:
+    """Take what is due, some of each endpoint but of those that are named, each with its endpoint."""
     store = WebhookStore(tx)
-    deliveries = await store.take(now_us=now_us, again_us=now_us + lease_us, most=most)
+    deliveries = await store.take(now_us=now_us, again_us=now_us + lease_us, most=most, but=but)
     if not deliveries:
         return []
     endpoints = {endpoint.endpoint_id: endpoint for endpoint in await store.all()}

@@ -7,7 +7,6 @@ What a process had in hand when it died is due again after a minute, under the s
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
 from chassis.clock import now, to_us
 from chassis.database import Database, lost_connection
@@ -25,38 +24,58 @@ _LEASE_US = 60_000_000
 
 
 class DeliveryWorker:
-    """Sends what waits for endpoints."""
+    """Sends what waits for endpoints. Each endpoint is served by itself, so that a slow one holds up nobody else."""
 
     def __init__(self, database: Database, client: WebhookClient, key: bytes, delays: Sequence[float]) -> None:
         self._database = database
         self._client = client
         self._key = key
         self._delays = delays
+        self._serving: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send until the service stops."""
-        while not stopping.is_set():
-            try:
-                worked = await self._turn()
-            except Exception as error:
-                if not lost_connection(error):
-                    raise
-                log.warning("webhooks wait for PostgreSQL: %s", type(error).__name__)
-                worked = False
-            if not worked:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _IDLE_S)
+        """Send until the service stops; what is on its way then is waited for."""
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            while not stopping.is_set():
+                await self._turn()
+                await asyncio.wait(
+                    [stopped, *self._serving.values()], timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            stopped.cancel()
+            await asyncio.gather(*self._serving.values(), return_exceptions=True)
+            self._serving.clear()
 
-    async def _turn(self) -> bool:
+    async def _turn(self) -> None:
+        """Begin to serve the endpoints for which something is due and that are not being served."""
+        try:
+            for endpoint_id in [name for name, task in self._serving.items() if task.done()]:
+                self._serving.pop(endpoint_id).result()
+            for endpoint, deliveries in (await self._due()).values():
+                task = asyncio.create_task(self._serve(endpoint, deliveries))
+                self._serving[endpoint.endpoint_id] = task
+        except Exception as error:
+            if not lost_connection(error):
+                raise
+            log.warning("webhooks wait for PostgreSQL: %s", type(error).__name__)
+            await asyncio.sleep(_IDLE_S)
+
+    async def _due(self) -> dict[str, tuple[Endpoint, list[Delivery]]]:
         async with self._database.transaction() as tx:
-            due = await webhooks.take_due(tx, now_us=to_us(now()), lease_us=_LEASE_US, most=_AT_ONCE)
-        if not due:
-            return False
-        outcomes = await asyncio.gather(*(self._send(endpoint, delivery) for endpoint, delivery in due))
-        results = [(delivery, outcome) for (_, delivery), outcome in zip(due, outcomes, strict=True)]
+            due = await webhooks.take_due(
+                tx, now_us=to_us(now()), lease_us=_LEASE_US, most=_AT_ONCE, but=list(self._serving)
+            )
+        found: dict[str, tuple[Endpoint, list[Delivery]]] = {}
+        for endpoint, delivery in due:
+            found.setdefault(endpoint.endpoint_id, (endpoint, []))[1].append(delivery)
+        return found
+
+    async def _serve(self, endpoint: Endpoint, deliveries: Sequence[Delivery]) -> None:
+        outcomes = await asyncio.gather(*(self._send(endpoint, delivery) for delivery in deliveries))
+        results = list(zip(deliveries, outcomes, strict=True))
         async with self._database.transaction() as tx:
             await webhooks.remember_outcomes(tx, results, delays=self._delays, now_us=to_us(now()))
-        return True
 
     async def _send(self, endpoint: Endpoint, delivery: Delivery) -> Outcome:
         moment_us = to_us(now())

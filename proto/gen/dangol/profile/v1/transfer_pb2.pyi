@@ -457,7 +457,7 @@ class ImportJob(_message.Message):
     taken_events: _builtins.int
     """Events that were new and were taken."""
     repeated_events: _builtins.int
-    """Events that were known already, or that consent forbids."""
+    """Events that were known already, that consent forbids, or that their schema rejects."""
     rejected_rows: _builtins.int
     """Rows that were not taken; see `ListImportRejects`."""
     rows_per_second: _builtins.float
