@@ -22,6 +22,9 @@ MAX_EVENT_BYTES = 32 * 1024
 MAX_DEPTH = 24
 _MAX_NAME_LENGTH = 255
 _MAX_MESSAGE_ID_LENGTH = 100
+_SHORT = _MAX_MESSAGE_ID_LENGTH
+"""When all texts of an event together are no longer, none is too long."""
+_SHORT_OBJECT = 300
 _BODY_LENGTH = 1_000
 _RULE_LENGTH = 300
 
@@ -70,7 +73,7 @@ class _Rows(Protocol):
     def body(self, values: Any) -> str: ...
 
 
-Translate = Callable[[Any, int], Iterator[events_pb2.Event | RowRejected]]
+Translate = Callable[[Any, int], Iterable[events_pb2.Event | RowRejected]]
 
 
 def slices(job: ImportJob, file: BinaryIO, inflated: BinaryIO, identifiers: Iterable[str]) -> Iterator[Slice]:
@@ -147,10 +150,10 @@ class _Translator:
             return lambda line, number: self._archived(read_rudderstack(line), number)
         return self._object if self._job.plan.format == pb.IMPORT_FORMAT_NDJSON else self._mapped
 
-    def _mapped(self, values: Any, number: int) -> Iterator[events_pb2.Event]:
-        yield self._event(self._reader.read(values), number, self._received_us)
+    def _mapped(self, values: Any, number: int) -> tuple[events_pb2.Event]:
+        return (self._event(self._reader.read(values), number, self._received_us),)
 
-    def _object(self, line: bytes, number: int) -> Iterator[events_pb2.Event]:
+    def _object(self, line: bytes, number: int) -> tuple[events_pb2.Event]:
         try:
             values = _Object(_decode(line))
         except (ValueError, RecursionError) as error:
@@ -170,17 +173,21 @@ class _Translator:
         kind = _TYPES.get(row.type.lower()) if row.type else self._default
         if not kind:
             raise RowRejected("type", "must be identify, track, page, screen, group or alias")
-        user_id, anonymous_id = usable_id(row.user_id), usable_id(row.anonymous_id)
+        user_id, anonymous_id, name = usable_id(row.user_id), usable_id(row.anonymous_id), row.name
         if not (user_id or anonymous_id or (kind == _IDENTIFY and self._is_known_by_traits(row))):
             raise RowRejected("user_id, anonymous_id", "one of them must tell who the customer is")
+        if kind == _TRACK and (not name or name.isspace()):
+            raise RowRejected("name", "a track event needs the name of the event")
+        if len(user_id) + len(anonymous_id) + len(name) + len(row.category) + len(row.message_id) > _SHORT:
+            _check_lengths(row)
         event = events_pb2.Event(
             message_id=row.message_id or f"{self._job.file_key}-{number}",
             type=kind,
             source=self._job.plan.source,
             user_id=user_id,
             anonymous_id=anonymous_id,
-            name=_text(row.name),
-            category=_text(row.category),
+            name=repair.clean_text(name) if "\x00" in name else name,
+            category=repair.clean_text(row.category) if row.category else "",
             time_us=self._time(row.time),
             received_time_us=received_us,
             original_time_us=row.time,
@@ -191,7 +198,10 @@ class _Translator:
             event.traits = _object_of(row.traits, "traits")
         if row.context:
             event.context = _object_of(row.context, "context")
-        _check(event, row)
+        if kind in (_GROUP, _ALIAS):
+            _fill_ids(event, row)
+        if event.ByteSize() > MAX_EVENT_BYTES:
+            raise RowRejected("row", f"makes an event of more than {MAX_EVENT_BYTES} bytes")
         return event
 
     def _is_known_by_traits(self, row: Row) -> bool:
@@ -209,40 +219,29 @@ class _Translator:
         return time_us
 
 
-def _check(event: events_pb2.Event, row: Row) -> None:
-    """Hold an event to what its kind needs, and to the limits of the gateway."""
-    kind = event.type
-    if kind == _TRACK and not row.name.strip():
-        raise RowRejected("name", "a track event needs the name of the event")
-    if kind == _GROUP:
+def _check_lengths(row: Row) -> None:
+    limits = {
+        "user_id": MAX_VALUE_LENGTH,
+        "anonymous_id": MAX_VALUE_LENGTH,
+        "previous_id": MAX_VALUE_LENGTH,
+        "group_id": MAX_VALUE_LENGTH,
+        "name": _MAX_NAME_LENGTH,
+        "category": _MAX_NAME_LENGTH,
+        "message_id": _MAX_MESSAGE_ID_LENGTH,
+    }
+    for field, most in limits.items():
+        if len(getattr(row, field)) > most:
+            raise RowRejected(field, f"must have at most {most} characters")
+
+
+def _fill_ids(event: events_pb2.Event, row: Row) -> None:
+    """Set the ids that only some kinds of event have."""
+    _check_lengths(row)
+    if event.type == _GROUP:
         event.group_id = _needed(row.group_id, "group_id", "a group event needs the id of the group")
-    if kind == _ALIAS:
+    else:
         _needed(row.user_id, "user_id", "an alias event needs the new id")
         event.previous_id = _needed(row.previous_id, "previous_id", "an alias event needs the old id")
-    size = event.ByteSize()
-    if size > MAX_EVENT_BYTES:
-        raise RowRejected("row", f"makes an event of more than {MAX_EVENT_BYTES} bytes")
-    # No part is longer than the whole, so small events need no closer look.
-    if size > _MAX_MESSAGE_ID_LENGTH:
-        _check_lengths(event)
-
-
-def _check_lengths(event: events_pb2.Event) -> None:
-    if len(event.message_id) > _MAX_MESSAGE_ID_LENGTH:
-        raise RowRejected("message_id", f"must have at most {_MAX_MESSAGE_ID_LENGTH} characters")
-    if max(len(event.user_id), len(event.anonymous_id), len(event.name), len(event.category)) > _MAX_NAME_LENGTH:
-        _check_long(event)
-    if event.type in (_GROUP, _ALIAS):
-        _check_long(event)
-
-
-def _check_long(event: events_pb2.Event) -> None:
-    for field in ("user_id", "anonymous_id", "previous_id", "group_id"):
-        if len(getattr(event, field)) > MAX_VALUE_LENGTH:
-            raise RowRejected(field, f"must have at most {MAX_VALUE_LENGTH} characters")
-    for field in ("name", "category"):
-        if len(getattr(event, field)) > _MAX_NAME_LENGTH:
-            raise RowRejected(field, f"must have at most {_MAX_NAME_LENGTH} characters")
 
 
 def _needed(value: str, field: str, rule: str) -> str:
@@ -252,17 +251,15 @@ def _needed(value: str, field: str, rule: str) -> str:
     return text
 
 
-def _text(text: str) -> str:
-    return repair.clean_text(text) if "\x00" in text else text
-
-
 def _object_of(values: dict[str, Any], field: str) -> bytes:
     """Return JSON that every store can hold; raises `RowRejected`."""
     try:
         text = _encode(values)
         if b"\\u0000" in text:
             text = repair.repair(text)
-        repair.is_storable_object(text, MAX_DEPTH)
+        # Python's floats fit in a double, and a short text holds no long number.
+        if len(text) > _SHORT_OBJECT or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+            repair.is_storable_object(text, MAX_DEPTH)
     except (ValueError, TypeError, RecursionError) as error:
         raise RowRejected(field, str(error) or "cannot be kept") from error
     return text
