@@ -38,6 +38,8 @@ _WRITER_SETTINGS: Mapping[str, Any] = {
     # An import of many years is one batch as any other.
     "max_partitions_per_insert_block": 0,
     "max_insert_threads": 1,
+    # A log of queries would keep whom they asked about.
+    "log_queries": 0,
 }
 
 
@@ -55,6 +57,7 @@ class Limits:
             "max_memory_usage": self.query_memory_bytes,
             "max_execution_time": self.query_seconds,
             "do_not_merge_across_partitions_select_final": 1,
+            "log_queries": 0,
             "readonly": 1,
         }
 

@@ -2,8 +2,9 @@
 """Requests of data subjects."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
-from chassis.calls import current_caller
+from chassis.calls import current_caller, tell_of
 from chassis.database import Database
 from chassis.errors import Invalid
 from chassis.identity import PREFIX, IdentityKey
@@ -102,8 +103,10 @@ class PrivacyRpc(PrivacyServiceServicer):
     ) -> pb.DownloadExportResponse:
         """Return a piece of the file."""
         async with self._database.snapshot() as tx:
-            data, count, size = await data_exports.download(tx, request.data_request_id, request.index)
-        return pb.DownloadExportResponse(data=data, count=count, total_bytes=size)
+            piece = await data_exports.download(tx, request.data_request_id, request.index)
+        if piece.profile is not None:
+            tell_of([UUID(bytes=piece.profile)])
+        return pb.DownloadExportResponse(data=piece.data, count=piece.count, total_bytes=piece.file_bytes)
 
     async def GetErasureCertificate(
         self, request: pb.GetErasureCertificateRequest, context: ServicerContext

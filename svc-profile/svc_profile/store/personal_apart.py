@@ -7,7 +7,7 @@ from uuid import UUID
 
 from chassis.clock import timestamp_from_us
 from chassis.database import Transaction
-from chassis.privacy import Erased, Traces
+from chassis.privacy import Erased, Kept, Traces
 
 _LEGAL_BASES = {1: "consent", 2: "contract", 3: "legal obligation", 4: "legitimate interest"}
 
@@ -67,6 +67,8 @@ WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY purpose_id, time_u
 
 _MOST_AT_ONCE = 500
 
+UNREAD = "files of imports that have not ended: nothing is learnt of the customer from them, and they go when they end"
+
 
 class Bodies:
     """What was not taken, by the gateway or by an import, and what was sent to webhooks.
@@ -93,8 +95,10 @@ class Bodies:
         await tx.execute(
             _FORGET_SENT, endpoints=[row.endpoint_id for row in sent], ids=[row.webhook_id for row in sent]
         )
+        files: int = await tx.value("SELECT count(DISTINCT import_id) FROM import_chunks")
         counts = {"rejected_events": len(rejected), "import_rejects": len(imported), "webhook_deliveries": len(sent)}
-        return Erased({what: count for what, count in counts.items() if count})
+        kept = [Kept("import_chunks", files, UNREAD)] if files else []
+        return Erased({what: count for what, count in counts.items() if count}, kept)
 
     async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
         """Nothing here hangs on a fragment."""

@@ -2,7 +2,7 @@
 """Give a customer a copy of everything: gather what the services send, and pack it into one zip file."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from chassis.privacy import streams
 
 from svc_profile.domain.archives import Archive, CsvWriter, index_page
 from svc_profile.domain.data_requests import Answer, DataRequest, Kind, Part, State, Step
+from svc_profile.domain.events import FragmentKey
 from svc_profile.store.data_exports import DataExportStore, Run
 from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.store.members import find_members
@@ -168,8 +169,20 @@ async def keep_parts(tx: Transaction, parts: Sequence[Part]) -> None:
         await DataExportStore(tx).add_part(part)
 
 
-async def download(tx: Transaction, data_request_id: str, index: int) -> tuple[bytes, int, int]:
-    """Return a piece of the file, the number of pieces, and the size of the file."""
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a finished file."""
+
+    data: bytes
+    count: int
+    """Number of pieces."""
+    file_bytes: int
+    profile: FragmentKey | None
+    """Whose file it is."""
+
+
+async def download(tx: Transaction, data_request_id: str, index: int) -> Piece:
+    """Return a piece of the file."""
     request = await DataRequestStore(tx).get(data_request_id)
     if request.kind is not Kind.ACCESS or request.state is not State.DONE:
         raise FailedPrecondition("only a finished access request has a file", reason="NO_EXPORT")
@@ -179,4 +192,4 @@ async def download(tx: Transaction, data_request_id: str, index: int) -> tuple[b
     data = await DataExportStore(tx).chunk(data_request_id, index)
     if data is None:
         raise NotFound(f"the file has {count} pieces")
-    return data, count, size
+    return Piece(data, count, size, request.profile)
