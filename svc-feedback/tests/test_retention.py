@@ -2,6 +2,7 @@
 """Retention: what was said is destroyed, how good it was may stay."""
 
 from datetime import datetime
+from typing import TypeAlias
 
 import pytest
 from chassis.clock import to_timestamp
@@ -15,7 +16,7 @@ from dangol.profile.v1 import retention_pb2 as pb
 from svc_feedback.app import build
 from svc_feedback.settings import Settings
 
-Action = pb.RetentionAction.ValueType
+Action: TypeAlias = pb.RetentionAction.ValueType
 OLD = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
 
 

@@ -14,6 +14,7 @@ from dangol.profile.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_ser
 from dangol.profile.v1.groups_pb2_grpc import add_GroupServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from dangol.profile.v1.legal_hold_pb2_grpc import add_LegalHoldServiceServicer_to_server
 from dangol.profile.v1.privacy_pb2_grpc import add_PrivacyServiceServicer_to_server
 from dangol.profile.v1.profile_pb2_grpc import add_ProfileServiceServicer_to_server
 from dangol.profile.v1.retention_pb2_grpc import add_RetentionServiceServicer_to_server
@@ -34,6 +35,7 @@ from svc_profile.rpc.groups import GroupRpc
 from svc_profile.rpc.identity import IdentityRpc
 from svc_profile.rpc.imports import ImportRpc
 from svc_profile.rpc.ingest import IngestRpc
+from svc_profile.rpc.legal_hold import LegalHoldRpc
 from svc_profile.rpc.privacy import PrivacyRpc
 from svc_profile.rpc.profiles import ProfileRpc
 from svc_profile.rpc.retention import RetentionRpc
@@ -45,6 +47,7 @@ from svc_profile.store.personal import personal_tables
 from svc_profile.store.personal_apart import Bodies, Purposes
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.erasing import Surroundings
+from svc_profile.usecases.holding import HeldEvents
 from svc_profile.usecases.personal_traits import PersonalTraits
 from svc_profile.usecases.retaining import RetainedEvents
 from svc_profile.usecases.schemas import SchemaBook
@@ -107,6 +110,11 @@ def build(settings: Settings) -> Service:
                 RetentionRpc(database),
             ),
             Servicer(
+                "dangol.profile.v1.LegalHoldService",
+                add_LegalHoldServiceServicer_to_server,
+                LegalHoldRpc(database),
+            ),
+            Servicer(
                 "dangol.profile.v1.IngestService",
                 add_IngestServiceServicer_to_server,
                 IngestRpc(database, book),
@@ -151,7 +159,7 @@ def build(settings: Settings) -> Service:
         ],
         resources=[book, personal_traits],
         personal_traits=personal_traits.names,
-        personal=[Bodies(), personal_tables(), Purposes()],
-        retained=[RetainedEvents(settings.anonymous_properties)],
+        personal=[Bodies(), HeldEvents(settings.holds()), personal_tables(), Purposes()],
+        retained=[RetainedEvents(settings.anonymous_properties, settings.holds())],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

@@ -12,6 +12,7 @@ from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.collecting import forget_keys
 from svc_profile.usecases.expiring import announce_some, expire_some
 from svc_profile.usecases.exporting import forget_exports
+from svc_profile.usecases.holding import destroy_some
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.rejected import forget_rejected
 from svc_profile.usecases.retention import announce_again
@@ -39,6 +40,13 @@ class Forgetting:
         while more:
             async with self._database.transaction() as tx:
                 more = await forget_rejected(tx, before)
+
+    async def destroy_held(self) -> None:
+        """Destroy what no law demands any more."""
+        more = True
+        while more:
+            async with self._database.transaction() as tx:
+                more = await destroy_some(tx)
 
     async def forget_imports(self) -> None:
         """End uploads that were abandoned, and forget imports that are past their time."""
@@ -100,6 +108,7 @@ def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[
         Job("expire-consents", timedelta(hours=1), Expiring(database, settings).run),
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
+        Job("destroy-held-records", timedelta(hours=1), forgetting.destroy_held),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
         Job("forget-exports", timedelta(minutes=10), forgetting.forget_exports),
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),

@@ -6,7 +6,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import ClassVar, Literal
 
 from chassis.settings import ServiceSettings
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from svc_profile.domain.legal_hold import Hold, Holds
 
 ANONYMOUS_PROPERTIES = frozenset(
     {
@@ -15,6 +17,19 @@ ANONYMOUS_PROPERTIES = frozenset(
     }
 )  # fmt: skip
 """What an anonymised event keeps of its properties: what was dealt with and for how much."""
+
+
+class LegalHold(BaseModel):
+    """Events that a law demands to be kept, as it is written in the settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: str = Field(min_length=1, max_length=255)
+    """Name that they are counted under."""
+    days: int = Field(ge=1, le=36_500)
+    """Days after the event for which they are kept."""
+    law: str = Field(min_length=1, max_length=500)
+    """The law that demands it, for the customer to read on the certificate."""
 
 
 class Settings(ServiceSettings):
@@ -70,8 +85,17 @@ class Settings(ServiceSettings):
         validation_alias="DANGOL_PROFILE_PERSONAL_SERVICES",
     )
     """Services that keep personal data, as JSON: an erasure is done when all of them have answered."""
+    legal_holds: tuple[LegalHold, ...] = Field((), validation_alias="DANGOL_PROFILE_LEGAL_HOLDS")
+    """Events that an erasure sets apart instead of destroying them, as JSON."""
     export_days: int = Field(14, ge=1, validation_alias="DANGOL_PROFILE_EXPORT_DAYS")
     """Days for which the file of an access request can be downloaded."""
+
+    @field_validator("legal_holds")
+    @classmethod
+    def _one_hold_each(cls, value: tuple[LegalHold, ...]) -> tuple[LegalHold, ...]:
+        if len({hold.event for hold in value}) < len(value):
+            raise ValueError("an event may be named once: name it with the longest time")
+        return value
 
     @field_validator("webhook_allow_nets")
     @classmethod
@@ -84,6 +108,10 @@ class Settings(ServiceSettings):
     def counted_properties(self) -> frozenset[str] | None:
         """Properties that are kept when somebody who refuses analytics is counted; None when nobody is."""
         return self.anonymous_properties if self.without_analytics == "anonymise" else None
+
+    def holds(self) -> Holds:
+        """Return what laws demand."""
+        return Holds(Hold(each.event, each.days, each.law) for each in self.legal_holds)
 
     def webhook_nets(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the networks inside that webhooks may be sent to."""

@@ -4,7 +4,7 @@
 import itertools
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -29,7 +29,7 @@ KEY = IdentityKey(bytes.fromhex(IDENTITY_KEY))
 OLD_US = 1_500_000_000_000_000
 YOUNG_US = 1_795_000_000_000_000
 DESTROY, ANONYMISE = pb.RETENTION_ACTION_DESTROY, pb.RETENTION_ACTION_ANONYMISE
-Action = pb.RetentionAction.ValueType
+Action: TypeAlias = pb.RetentionAction.ValueType
 DAYS = 2000
 
 numbers = itertools.count()

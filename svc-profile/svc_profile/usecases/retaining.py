@@ -10,8 +10,10 @@ from chassis.database import Transaction
 from chassis.events import ORDER_COMPLETED
 from chassis.retention import Due
 
+from svc_profile.domain.legal_hold import Holds
 from svc_profile.domain.retention import DueEvent
 from svc_profile.store.retention import DueEventStore
+from svc_profile.usecases.holding import hold_due
 from svc_profile.usecases.indexing import reindex
 from svc_profile.wire.anonymous import without_person
 
@@ -21,9 +23,10 @@ class RetainedEvents:
 
     table = "events"
 
-    def __init__(self, properties: Collection[str]) -> None:
+    def __init__(self, properties: Collection[str], holds: Holds) -> None:
         """`properties` is what an anonymised event keeps."""
         self._properties = properties
+        self._holds = holds
 
     async def count(self, tx: Transaction, due: Due) -> int:
         """Return how many events a rule would touch."""
@@ -35,6 +38,7 @@ class RetainedEvents:
         events = await store.take(due, most)
         if not events:
             return 0
+        await hold_due(tx, self._holds, events)
         await store.expire([event.event_key for event in events])
         if due.rule.anonymise:
             await store.keep_anonymous(self._anonymous(events))

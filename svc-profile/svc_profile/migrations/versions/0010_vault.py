@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Create the tables."""
     _retention()
+    _legal_hold()
 
 
 def _retention() -> None:
@@ -35,8 +36,30 @@ def _retention() -> None:
     )
 
 
+def _legal_hold() -> None:
+    # A schema of its own: stored apart, as the law asks, and for an administrator to grant apart.
+    op.execute("CREATE SCHEMA legal_hold")
+    op.execute(
+        """
+        CREATE TABLE legal_hold.records (
+            record_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            data_request_id text NOT NULL,
+            event text NOT NULL,
+            event_time_us bigint NOT NULL,
+            law text NOT NULL,
+            held_time_us bigint NOT NULL,
+            expire_time_us bigint NOT NULL,
+            payload bytea NOT NULL
+        )
+        """
+    )
+    op.execute("CREATE INDEX records_expiry ON legal_hold.records (expire_time_us)")
+    op.execute("CREATE INDEX records_request ON legal_hold.records (data_request_id, record_id)")
+
+
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP SCHEMA legal_hold CASCADE")
     op.execute("DROP INDEX events_by_age")
     op.execute("DROP SEQUENCE retention_revisions")
     op.execute("DROP TABLE retention_rules")
