@@ -102,9 +102,10 @@ class Judge:
         return Breach(self._rejects, f"schema version {self._version}: {words}")
 
     def violations(self, values: Mapping[str, Any]) -> list[Violation]:
-        """Return the first rules that do not hold."""
+        """Return rules that do not hold, by place; the validator finds them in no order."""
         errors = islice(self._validator.iter_errors(values), _MOST_VIOLATIONS)
-        return [Violation(pointer_of(error.instance_path), self._rule_of(error)) for error in errors]
+        found = [Violation(pointer_of(error.instance_path), self._rule_of(error)) for error in errors]
+        return sorted(found, key=lambda violation: (violation.pointer, violation.rule))
 
     def _rule_of(self, error: jsonschema_rs.ValidationError) -> str:
         keyword = error.kind.name
