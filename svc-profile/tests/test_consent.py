@@ -224,6 +224,37 @@ async def test_a_child_cannot_grant(service: RunningService, tag: str) -> None:
     assert not (await consents(service, f"user_id:{tag}"))["marketing_sms"].granted
 
 
+async def test_a_birthday_that_becomes_known_late_ends_what_a_child_granted(service: RunningService, tag: str) -> None:
+    """The ledger keeps what was said; what holds follows from the age."""
+    user = f"user_id:{tag}"
+    await collect(service, decision(1, marketing_sms=True, user_id=tag))
+    await settled(service)
+    assert (await consents(service, user))["marketing_sms"].granted
+    await collect(service, event("identify", at=2, user_id=tag, traits={"birthday": "2015-01-01"}))
+    await settled(service)
+    found = (await consents(service, user))["marketing_sms"]
+    assert (found.granted, found.reason) == (False, pb.CONSENT_REASON_MINIMUM_AGE)
+    told = [
+        each for each in await service.published(pb.ConsentsChanged) if KEY.resolve(user).bytes in each.fragment_ids
+    ]
+    assert list(max(told, key=lambda each: each.revision).refused_purpose_ids) == ["marketing_sms"]
+
+
+async def test_a_shorter_time_of_a_purpose_holds_for_what_was_granted_before(service: RunningService, tag: str) -> None:
+    user, stub = f"user_id:{tag}", service.stub(ConsentServiceStub)
+    purpose = pb.Purpose(purpose_id=tag, display_name="Offers", expiry_months=24)
+    await stub.CreatePurpose(pb.CreatePurposeRequest(purpose=purpose))
+    await record(service, user, (tag, GRANTED), decision_time=to_timestamp(now() - timedelta(days=400)))
+    assert (await consents(service, user))[tag].granted
+    await stub.UpdatePurpose(pb.UpdatePurposeRequest(purpose=pb.Purpose(purpose_id=tag, expiry_months=12)))
+    await settled(service)
+    assert (await consents(service, user))[tag].reason == pb.CONSENT_REASON_EXPIRED
+    told = [
+        each for each in await service.published(pb.ConsentsChanged) if KEY.resolve(user).bytes in each.fragment_ids
+    ]
+    assert list(max(told, key=lambda each: each.revision).refused_purpose_ids) == [tag]
+
+
 @pytest.mark.parametrize(
     ("decision", "field"),
     [

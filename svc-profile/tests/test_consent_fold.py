@@ -152,4 +152,11 @@ def test_an_event_that_refuses_is_refused_whatever_is_known() -> None:
     assert decide(6, closed, Admission.DROP, said=True) is Admission.DROP
     assert decide(6, OPEN, Admission.ANONYMISE, said=False) is Admission.ANONYMISE
     assert decide(6, Timeline(granted_by_default=False), Admission.DROP) is Admission.DROP
-    assert decide(6, Timeline(restricted=((5, True),)), Admission.DROP, said=True) is Admission.DROP
+    assert decide(6, Timeline(restricted=((5, True),)), Admission.ANONYMISE, said=True) is Admission.DROP
+
+
+def test_a_default_holds_from_when_it_was_changed() -> None:
+    """Events that came before are judged by the one that held then."""
+    asked_first = Timeline(granted_by_default=False, default_since_us=5, refused=((8, False),))
+    assert [asked_first.is_open(time_us) for time_us in (4, 5, 7, 8)] == [True, False, False, True]
+    assert asked_first.closes_after() == 5

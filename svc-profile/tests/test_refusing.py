@@ -185,15 +185,19 @@ async def test_every_order_ends_the_same(service: RunningService, tag: str, orde
 
 
 async def test_where_customers_are_asked_first_only_who_granted_is_analysed(engines: Engines) -> None:
-    """The same purpose with another default."""
+    """From the moment on at which the default was changed; what was taken in before stays."""
+    both = ("user_id:ana", "user_id:bo")
     async with running(build, Settings, engines) as service:
+        await collect(service, *(track("Before", 1, user_id=user) for user in ("ana", "bo")))
         purpose = consent_pb2.Purpose(purpose_id="analytics")
         request = consent_pb2.UpdatePurposeRequest(purpose=purpose)
         request.update_mask.paths.append("granted_by_default")
         await service.stub(ConsentServiceStub).UpdatePurpose(request)
-        await collect(service, track("Silent", 1, user_id="ana"), decision(2, granted=True, user_id="bo"))
-        await collect(service, track("Granted", 3, user_id="bo"), track("Silent", 3, user_id="ana"))
-        assert await heard(service, "user_id:ana", "user_id:bo") == {"Consent Updated": 1, "Granted": 1}
+        await settled(service)
+        later = (to_us(now()) - START_US) // MINUTE_US + 1
+        await collect(service, track("Silent", later, user_id="ana"), decision(later + 1, granted=True, user_id="bo"))
+        await collect(service, track("Granted", later + 2, user_id="bo"), track("Silent", later + 3, user_id="ana"))
+        assert await heard(service, *both) == {"Before": 2, "Consent Updated": 1, "Granted": 1}
 
 
 async def test_events_can_be_counted_without_a_person(engines: Engines, tag: str) -> None:

@@ -179,6 +179,8 @@ class Timeline:
     """When a customer's events may be taken in, by the time at which they were received."""
 
     granted_by_default: bool = True
+    default_since_us: int = 0
+    """When the default became what it is; before, it was the opposite."""
     refused: Sequence[tuple[int, bool]] = ()
     """From a time on, whether the analytics purpose is refused; in the order of time."""
     restricted: Sequence[tuple[int, bool]] = ()
@@ -190,7 +192,8 @@ class Timeline:
 
     def is_refused(self, received_us: int) -> bool:
         """Tell whether the analytics purpose was refused at a time."""
-        return self._at(self.refused, received_us, not self.granted_by_default)
+        default = self.granted_by_default if received_us >= self.default_since_us else not self.granted_by_default
+        return self._at(self.refused, received_us, not default)
 
     def is_restricted(self, received_us: int) -> bool:
         """Tell whether processing was restricted at a time."""
@@ -198,10 +201,8 @@ class Timeline:
 
     def closes_after(self) -> int | None:
         """Return the first time from which something may have to be refused, None when there is none."""
-        if not self.granted_by_default:
-            return 0
         times = [time_us for steps in (self.refused, self.restricted) for time_us, refused in steps if refused]
-        return min(times, default=None)
+        return min(times if self.granted_by_default else [*times, self.default_since_us], default=None)
 
     @staticmethod
     def _at(steps: Sequence[tuple[int, bool]], time_us: int, default: bool) -> bool:
@@ -230,6 +231,7 @@ def timelines(
     entries: Sequence[Entry],
     *,
     granted_by_default: bool,
+    default_since_us: int = 0,
     expires: Callable[[int], int | None] | None = None,
 ) -> dict[FragmentKey, Timeline]:
     """Return how events of each fragment are judged, by when what was said was received.
@@ -242,6 +244,7 @@ def timelines(
     return {
         key: Timeline(
             granted_by_default,
+            default_since_us,
             tuple(_refusals(refused.get(key, ()), expires)),
             tuple(_refusals(restricted.get(key, ()))),
         )

@@ -13,6 +13,9 @@ from chassis.errors import Invalid
 
 from svc_profile.domain.consent import RESTRICTION, Answers, Entry
 
+AGES = ("birthday", "age")
+"""Traits that say how old somebody is."""
+
 SERVING = 4
 """The kind that nobody can refuse, `dangol.options.v1.PURPOSE_SERVICE`: a purpose of it stays while restricted."""
 
@@ -48,6 +51,8 @@ class Purpose:
     """Categories of Segment's `context.consent` that answer for it besides its own id."""
     notices: tuple[Notice, ...] = ()
     updated_us: int = 0
+    default_since_us: int = 0
+    """When what is granted by default became so; 0 when it always was."""
 
     def check(self) -> None:
         """Raise `Invalid` when it breaks a rule that needs more than one field to see."""

@@ -330,6 +330,16 @@ class ConsentStore:
                 fragments=[UUID(each) for each in fragments],
             )
 
+    async def note_all_due(self, purpose_id: str) -> None:
+        """Note that the state of everybody is due who ever said anything about a purpose."""
+        await self._tx.execute(
+            """
+            INSERT INTO consent_due (fragment_id)
+            SELECT DISTINCT fragment_id FROM consent_ledger WHERE purpose_id = :purpose_id AND fragment_id IS NOT NULL
+            """,
+            purpose_id=purpose_id,
+        )
+
     async def take_due(self, most: int) -> set[FragmentKey]:
         """Take fragments whose state has to be worked out; they are gone if the transaction commits."""
         return {row.fragment_id.bytes for row in await self._tx.rows(_TAKE_DUE, most=most)}

@@ -33,7 +33,9 @@ ON CONFLICT (purpose_id) DO UPDATE SET
     display_name = excluded.display_name, kind = excluded.kind, legal_basis = excluded.legal_basis,
     granted_by_default = excluded.granted_by_default, expiry_months = excluded.expiry_months,
     minimum_age = excluded.minimum_age, categories = excluded.categories, updated_time = now(),
-    revision = excluded.revision
+    revision = excluded.revision,
+    default_since_us = CASE WHEN p.granted_by_default = excluded.granted_by_default THEN p.default_since_us
+        ELSE CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) END
 RETURNING revision
 """
 
@@ -110,4 +112,5 @@ def _read(row: Any) -> Purpose:
         categories=tuple(row.categories),
         notices=tuple(Notice(*each) for each in texts),
         updated_us=to_us(row.updated_time),
+        default_since_us=row.default_since_us,
     )

@@ -16,7 +16,7 @@ from svc_profile.store.fragments import FlaggedError
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore
-from svc_profile.usecases.consenting import listen, write_down
+from svc_profile.usecases.consenting import listen, note_ages, write_down
 from svc_profile.usecases.diverting import divert
 from svc_profile.usecases.indexing import note_changes
 from svc_profile.usecases.learning import Learner
@@ -111,6 +111,7 @@ async def _learn(
     devices = await learner.link(tx, diversion, folded)
     here = {event.key for event in allowed}
     await write_down(tx, [each for each in statements if each.event.key in here], to_us(now()))
+    await note_ages(tx, diversion.learnt)
     await note_changes(tx, diversion.learnt, folded)
     await reject_suppressed(tx, suppressed)
     if devices:

@@ -8,6 +8,7 @@ from chassis.database import Transaction
 from svc_profile.domain.consent import ANALYTICS
 from svc_profile.domain.events import Event
 from svc_profile.domain.ledger import Record
+from svc_profile.domain.purposes import AGES
 from svc_profile.domain.reports import Reports
 from svc_profile.domain.statements import (
     ReportKey,
@@ -40,6 +41,12 @@ def _before_and_now(
 ) -> dict[ReportKey, tuple[Reports, Reports]]:
     nothing = Reports()
     return {key: (known.get(key, nothing), known.get(key, nothing).joined(said)) for key, said in reports.items()}
+
+
+async def note_ages(tx: Transaction, events: Sequence[Event]) -> None:
+    """Note that ages may be known otherwise now, and with them what was granted; without any, nothing is asked."""
+    aged = {event.owner.fragment for event in events if event.traits and not event.traits.keys().isdisjoint(AGES)}
+    await ConsentStore(tx).note_relinked(aged, ())
 
 
 async def write_down(tx: Transaction, statements: Sequence[Statement], now_us: int) -> None:

@@ -9,6 +9,7 @@ from chassis.database import Database, Transaction
 from chassis.errors import Conflict, NotFound
 
 from svc_profile.domain.purposes import Purpose
+from svc_profile.store.consents import ConsentStore
 from svc_profile.store.purposes import PurposeStore
 from svc_profile.wire.consent import purpose_saved
 
@@ -62,6 +63,8 @@ async def update_purpose(tx: Transaction, purpose: Purpose, fields: Collection[s
     changed = replace(old, **{field: getattr(purpose, field) for field in fields})
     changed.check()
     changed.check_follows(old)
+    if (changed.expiry_months, changed.minimum_age) != (old.expiry_months, old.minimum_age):
+        await ConsentStore(tx).note_all_due(purpose.purpose_id)
     return await _save(tx, changed)
 
 

@@ -82,6 +82,7 @@ class Situation:
             self.joins,
             self.entries,
             granted_by_default=analytics is None or analytics.granted_by_default,
+            default_since_us=analytics.default_since_us if analytics else 0,
             expires=(lambda time_us: expiry_us(analytics, time_us)) if analytics and analytics.expiry_months else None,
         )
 

@@ -91,6 +91,7 @@ def upgrade() -> None:
             kind smallint NOT NULL,
             legal_basis smallint NOT NULL,
             granted_by_default boolean NOT NULL,
+            default_since_us bigint NOT NULL DEFAULT 0,
             expiry_months integer NOT NULL,
             minimum_age integer NOT NULL,
             categories text[] NOT NULL DEFAULT '{}',
