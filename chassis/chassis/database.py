@@ -116,6 +116,8 @@ class Database:
             pool_size=settings.postgres_pool,
             max_overflow=0,
             pool_timeout=10,
+            # What a statement that failed was about may be personal, and would be logged with the error.
+            hide_parameters=True,
             connect_args={
                 "timeout": 5,
                 # Compiling a statement pays for minutes of work, never for milliseconds.

@@ -234,6 +234,28 @@ async def test_a_lifted_suppression_lets_the_customer_come_back(service: Running
     assert found.profile.event_counts == {"identify": 1}
 
 
+async def test_all_that_a_merged_customer_ever_was_is_erased(service: RunningService, tag: str) -> None:
+    """The ids that were absorbed too; one of them is enough to name whom to erase."""
+    first, second = f"{tag}-a", f"{tag}-b"
+    await collect(service, viewed(first), identify(first), viewed(second), identify(second))
+    ids = [
+        (await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{user}"))).profile
+        for user in (first, second)
+    ]
+    await service.stub(IdentityServiceStub).MergeProfiles(
+        identity_pb2.MergeProfilesRequest(profile=f"user_id:{first}", others=[f"user_id:{second}"], reason="the same")
+    )
+    await service.settled()
+    request = privacy_pb2.CreateDataRequestRequest(profile=ids[1].profile_id, kind=privacy_pb2.DATA_REQUEST_KIND_ERASE)
+    filed = (await stub(service).CreateDataRequest(request)).data_request
+    await done(service, filed.data_request_id)
+    references = [each.profile_id for each in ids] + [f"user_id:{first}", f"email:{second}@example.com"]
+    assert [await knows(service, reference) for reference in references] == [False] * 4
+    text = await dump(service)
+    assert f"{first}@example.com" not in text
+    assert f"{second}@example.com" not in text
+
+
 async def test_a_shared_device_stays_the_others_device(service: RunningService, tag: str) -> None:
     """What the erased customer did there goes; what others did there stays, and what they do there counts."""
     device, other = f"{tag}-device", f"other-{tag}"

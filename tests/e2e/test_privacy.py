@@ -8,6 +8,7 @@ import json
 import time
 import zipfile
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -64,15 +65,22 @@ def told(platform: Platform, api: httpx.Client) -> httpx.Client:
         api.post("/v1/batch", json={"batch": history(who)}).raise_for_status()
         api.post("/v1/batch", json={"batch": [{"type": "track", "userId": who, "event": ""}]})
         body = {"profile": f"user_id:{who}", "kind": "FEEDBACK_KIND_COMMENT", "text": f"{who}@example.com 느려요"}
-        eventually(lambda who=who: found(api, f"/v1/profiles/user_id:{who}") is not None, "the customer is known")
+        eventually(partial(_knows, api, who), "the customer is known")
         api.post("/v1/feedback", json=body).raise_for_status()
     asyncio.run(_bury(platform))
     asyncio.run(everything_handled(platform, 60))
     for who in (GONE, STAYS):
-        path = f"/v1/profiles/user_id:{who}/segments"
-        eventually(lambda path=path: f"in-jeju-{STAMP}" in api.get(path).text, "the customer is in the segment")
+        eventually(partial(_is_in_segment, api, who), "the customer is in the segment")
     asyncio.run(everything_handled(platform, 60))
     return api
+
+
+def _knows(api: httpx.Client, who: str) -> bool:
+    return found(api, f"/v1/profiles/user_id:{who}") is not None
+
+
+def _is_in_segment(api: httpx.Client, who: str) -> bool:
+    return f"in-jeju-{STAMP}" in api.get(f"/v1/profiles/user_id:{who}/segments").text
 
 
 async def _bury(platform: Platform) -> None:

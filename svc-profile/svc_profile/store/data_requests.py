@@ -65,7 +65,7 @@ ORDER BY data_request_id DESC LIMIT :most
 _DUE = """
 SELECT data_request_id FROM data_requests
 WHERE state = 2 OR (state = 1 AND not_before_time <= :now)
-ORDER BY data_request_id LIMIT 100
+ORDER BY data_request_id LIMIT 1000
 """
 
 _ANSWER = """
