@@ -243,7 +243,7 @@ async def test_all_that_a_merged_customer_ever_was_is_erased(service: RunningSer
         for user in (first, second)
     ]
     await service.stub(IdentityServiceStub).MergeProfiles(
-        identity_pb2.MergeProfilesRequest(profile=f"user_id:{first}", others=[f"user_id:{second}"], reason="the same")
+        identity_pb2.MergeProfilesRequest(profile=f"user_id:{first}", absorb=[f"user_id:{second}"], reason="the same")
     )
     await service.settled()
     request = privacy_pb2.CreateDataRequestRequest(profile=ids[1].profile_id, kind=privacy_pb2.DATA_REQUEST_KIND_ERASE)
