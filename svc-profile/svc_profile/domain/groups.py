@@ -67,6 +67,8 @@ class Groups:
 
     def are_apart(self, one: FragmentKey, other: FragmentKey) -> bool:
         """Tell whether people decided that two groups are different customers."""
+        if not self._tags:
+            return False
         few, many = sorted((self._tags.get(self.root(f), set()) for f in (one, other)), key=len)
         return any((decision, other) in many for decision, side in few for other in _OPPOSITE[side])
 

@@ -39,9 +39,9 @@ def rule_merge(
     groups: dict[FragmentKey, list[FragmentKey]] = {}
     for fragment in home:
         groups.setdefault(profile_of[fragment], []).append(fragment)
-    kept = groups.pop(profile_of[keep])
-    anchors = _anchors(component, kept, types, standing)
-    new = [((*anchors, *_anchors(component, group, types, standing)),) for _, group in sorted(groups.items())]
+    anchors_of = _Anchors(component, types, standing)
+    anchors = anchors_of.group(groups.pop(profile_of[keep]))
+    new = [((*anchors, *anchors_of.group(group)),) for _, group in sorted(groups.items())]
     return Ruling(new, undone)
 
 
@@ -127,24 +127,29 @@ def _undone(
     return frozenset(d.decision_id for d in crossing if len({profile_of[f] for f in _among(d, home)}) == 1)
 
 
-def _anchors(
-    component: Component, group: Collection[FragmentKey], types: IdentifierTypes, standing: Collection[FragmentKey]
-) -> list[FragmentKey]:
-    """Return what suffices to hold a group: the rest follows them by its own evidence.
+class _Anchors:
+    """What suffices to hold a group of a component: the rest follows them by its own evidence.
 
     Names of limited types have to be among them, because two groups that hold such names would refuse each other, and
-    so has everything that an older split would keep apart.
+    so has everything that a standing split would keep apart.
     """
-    leaves = {claim.child for claim in _claims(component) if claim.is_forced}
-    names = [fragment for fragment in group if fragment not in leaves] or list(group)
-    limited = [f for f in names if component.members[f].namespace in types.limits]
-    weakest = len(types.rank)
 
-    def strength(fragment: FragmentKey) -> tuple[int, int, FragmentKey]:
-        member = component.members[fragment]
-        return types.rank.get(member.namespace, weakest), member.first_seen_us, fragment
+    def __init__(self, component: Component, types: IdentifierTypes, standing: Collection[FragmentKey]) -> None:
+        self._members = component.members
+        self._types = types
+        self._standing = standing
+        self._leaves = {claim.child for claim in _claims(component) if claim.is_forced}
 
-    return sorted({*(limited or [min(names, key=strength)]), *(f for f in group if f in standing)})
+    def group(self, fragments: Collection[FragmentKey]) -> list[FragmentKey]:
+        """Return the anchors of one group."""
+        names = [fragment for fragment in fragments if fragment not in self._leaves] or list(fragments)
+        limited = [f for f in names if self._members[f].namespace in self._types.limits]
+        standing = [f for f in fragments if f in self._standing]
+        return sorted({*(limited or [min(names, key=self._strength)]), *standing})
+
+    def _strength(self, fragment: FragmentKey) -> tuple[int, int, FragmentKey]:
+        member = self._members[fragment]
+        return self._types.rank.get(member.namespace, len(self._types.rank)), member.first_seen_us, fragment
 
 
 def _holds_together(decision: Decision, near: Collection[FragmentKey], far: Collection[FragmentKey]) -> bool:
