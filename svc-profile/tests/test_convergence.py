@@ -469,7 +469,28 @@ async def test_the_service_converges_whatever_people_decide_meanwhile(
     await forget_everything(service)
     for step in steps:
         await (decide(service, step) if isinstance(step, Act) else replica(service, [step]))
+    await assert_known(service, at_once(messages, await standing(service), visits=True))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(histories())
+async def test_replicas_converge_while_people_decide(
+    service: RunningService, history: tuple[list[Message], list[list[Message] | Act]]
+) -> None:
+    """Decisions and events at once, on two replicas: nobody waits in a circle, and nothing is lost between them."""
+    messages, steps = history
+    batches, acts = [s for s in steps if not isinstance(s, Act)], [s for s in steps if isinstance(s, Act)]
+    await forget_everything(service)
+    await asyncio.gather(replica(service, batches[::2]), replica(service, batches[1::2]), decide_all(service, acts))
+    await assert_known(service, at_once(messages, await standing(service), visits=True))
+
+
+async def decide_all(service: RunningService, acts: Iterable[Act]) -> None:
+    for act in acts:
+        await decide(service, act)
+
+
+async def standing(service: RunningService) -> list[Decision]:
     async with service.database.snapshot() as tx:
         fragments = [row.fragment_id.bytes for row in await tx.rows("SELECT fragment_id FROM fragments")]
-        standing = await DecisionStore(tx).about(fragments)
-    await assert_known(service, at_once(messages, standing, visits=True))
+        return await DecisionStore(tx).about(fragments)

@@ -102,6 +102,10 @@ FROM unnest(CAST(:fragments AS uuid[]), CAST(:traits AS text[])) AS g (fragment_
 WHERE f.fragment_id = g.fragment_id
 """
 
+_LOCK_SOME = """
+SELECT FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
+"""
+
 _SOME = """
 SELECT fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
     CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
@@ -241,6 +245,10 @@ class FragmentStore:
             fragments=[UUID(fragment) for fragment in fragments],
         )
         return {row.fragment_id.bytes for row in rows}
+
+    async def lock(self, fragments: Collection[FragmentKey]) -> None:
+        """Lock some fragments in key order, until the end of the transaction; before the identity lock."""
+        await self._tx.execute(_LOCK_SOME, fragments=[UUID(fragment) for fragment in fragments])
 
     async def some(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Fragment]:
         """Return what was learnt under some identifiers."""

@@ -37,7 +37,7 @@ async def merge_profiles(
     tx: Transaction, bounds: Bounds, note: Note, *, keep: FragmentKey, absorb: Sequence[FragmentKey]
 ) -> Decided:
     """Make the customers of some fragments one; raises `NotFound` and `FailedPrecondition`."""
-    await _begin(tx)
+    await _begin(tx, {keep, *absorb})
     homes = await LinkStore(tx).profiles_of({keep, *absorb})
     if keep not in homes:
         raise NotFound("nobody is known by this reference")
@@ -54,7 +54,7 @@ async def split_profile(
     tx: Transaction, bounds: Bounds, note: Note, *, of: FragmentKey, chosen: Sequence[FragmentKey]
 ) -> Decided:
     """Let chosen identifiers leave the customer of a fragment; raises `NotFound`, `Invalid`, `FailedPrecondition`."""
-    await _begin(tx)
+    await _begin(tx, {of, *chosen})
     homes = await LinkStore(tx).profiles_of({of, *chosen})
     if of not in homes:
         raise NotFound("nobody is known by this reference")
@@ -70,7 +70,7 @@ async def resolve_conflict(
     tx: Transaction, bounds: Bounds, note: Note, *, pair: Pair, resolution: Resolution
 ) -> Decided:
     """Decide about a conflict; raises `NotFound` when there is none, or somebody has decided."""
-    await _begin(tx)
+    await _begin(tx, pair)
     conflict = await LinkStore(tx).conflict(pair)
     if conflict is None:
         raise NotFound("there is no such conflict, or somebody has decided about it")
@@ -95,9 +95,14 @@ class _Scene:
     consents: Mapping[FragmentKey, Sequence[Consent]]
 
 
-async def _begin(tx: Transaction) -> None:
-    """Be the only one who decides who is who, until the end of the transaction."""
+async def _begin(tx: Transaction, fragments: Collection[FragmentKey]) -> None:
+    """Be the only one who decides who is who, until the end of the transaction.
+
+    Whoever folds an event into a fragment without links asks nobody who is who, even if it makes the fragment older. So
+    fragments that may get their first link here are locked first, as they are by events that link them.
+    """
     await look_up_by_index(tx)
+    await FragmentStore(tx).lock(fragments)
     await LinkStore(tx).lock()
 
 
