@@ -20,6 +20,7 @@ from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.flags import REBUILT, SHARED
 from svc_profile.store.derived import DerivedStore, Placed
 from svc_profile.store.events import EventStore
+from svc_profile.store.fragments import FlaggedError, Folded
 from svc_profile.store.groups import GroupStore
 from svc_profile.store.links import LinkStore
 from svc_profile.usecases.diverting import Diversion, divert
@@ -119,8 +120,19 @@ async def _tell_again(
     """Learn from events under the fragments that they belong to, and let other services hear them again."""
     owners = {event.key: event.owner.fragment for event in diversion.events if event.key not in diversion.dropped}
     await DerivedStore(tx).replay(owners, os.urandom(16))
-    await learner.link(tx, diversion, await learner.fold(tx, diversion, flags))
+    await learner.link(tx, diversion, await _fold_again(tx, learner, diversion, flags))
     placements = await LinkStore(tx).placements(set(owners.values()))
     kept = [event for event in diversion.events if event.key in owners]
     for batch in replayed_batches(kept, placements):
         tx.publish(without_refused_traits(batch, learner.schema), REPLAYED)
+
+
+async def _fold_again(
+    tx: Transaction, learner: Learner, diversion: Diversion, flags: Mapping[FragmentKey, int]
+) -> Folded:
+    """Fold events that were diverted; who has flags and only came with them changes nothing about that."""
+    while True:
+        try:
+            return await learner.fold(tx, diversion, flags)
+        except FlaggedError as error:
+            flags = {**flags, **error.flags}
