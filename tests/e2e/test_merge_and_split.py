@@ -11,6 +11,7 @@ from bench.platform.running import Platform
 from tests.e2e.patience import eventually, everything_handled
 
 ITEMS = [{"itemId": f"merge-{n}", "title": f"귤 {n}", "categories": ["food"], "price": 9900 + n} for n in range(12)]
+EMAIL = "marketing_email"
 EAGER, COHORT = "merge-eager", "merge-cohort"
 KIM, LEE = "user_id:merge-kim", "user_id:merge-lee"
 HANDLED_SECONDS = 60
@@ -37,6 +38,9 @@ def _opens(api: httpx.Client) -> None:
     for user, text in (("merge-kim", "정말 달아요. 최고예요!"), ("merge-lee", "Terrible, it broke.")):
         body = {"profile": f"user_id:{user}", "kind": "FEEDBACK_KIND_COMMENT", "text": text}
         api.post("/v1/feedback", json=body).raise_for_status()
+    for user, answer in (("merge-kim", "GRANTED"), ("merge-lee", "DENIED")):
+        body = {"decisions": [{"purposeId": EMAIL, "answer": f"CONSENT_ANSWER_{answer}"}], "channel": "web"}
+        api.post(f"/v1/profiles/user_id:{user}/consents", json=body).raise_for_status()
 
 
 def _lives(api: httpx.Client, user: str, items: range, traits: dict[str, str]) -> None:
@@ -60,6 +64,7 @@ def answers(api: httpx.Client, reference: str) -> Answers:
     recommended = api.get(f"{at}/recommendations?pageSize=5").raise_for_status().json()
     feedback = api.get(f"/v1/feedback?profile={reference}").raise_for_status().json().get("feedback", [])
     events = api.get(f"{at}/events?pageSize=100").raise_for_status().json().get("events", [])
+    consents = api.get(f"{at}/consents").raise_for_status().json()["consents"]
     return {
         "profile": profile,
         "segments": sorted(membership["name"] for membership in memberships),
@@ -67,6 +72,7 @@ def answers(api: httpx.Client, reference: str) -> Answers:
         "personalized": recommended.get("personalized", False),
         "feedback": sorted(each["text"] for each in feedback),
         "events": sorted(each["messageId"] for each in events),
+        "consents": {each["purposeId"]: each.get("granted", False) for each in consents},
     }
 
 
@@ -88,7 +94,7 @@ def _decide(api: httpx.Client, verb: str, body: dict[str, Any]) -> dict[str, Any
 
 
 async def test_a_split_takes_a_merge_back_in_every_service(platform: Platform, shop: httpx.Client) -> None:
-    """Profile, segments, recommendations, feedback, events and figures: as one, then exactly as before."""
+    """Profile, segments, recommendations, feedback, events, figures, consents: as one, then exactly as before."""
     await everything_handled(platform, HANDLED_SECONDS)
     eventually(lambda: cohort(shop)["activeCustomers"] == 2, "metrics counts two customers")
     before = {each: answers(shop, each) for each in (KIM, LEE)}
@@ -103,6 +109,8 @@ async def test_a_split_takes_a_merge_back_in_every_service(platform: Platform, s
     for part in ("feedback", "events"):
         assert whole[part] == sorted(before[KIM][part] + before[LEE][part])
     assert whole["personalized"]
+    assert [before[each]["consents"][EMAIL] for each in (KIM, LEE)] == [True, False]
+    assert not whole["consents"][EMAIL]
     assert not set(whole["recommended"]) & {f"merge-{item}" for item in range(6)}
     eventually(lambda: cohort(shop)["activeCustomers"] == 1, "metrics counts one customer")
     assert cohort(shop) == {"activeCustomers": 1, "orders": 2, "revenue": 2000}
