@@ -459,3 +459,43 @@ async def test_an_import_waits_while_the_stream_is_full(engines: Engines) -> Non
         assert (await job(service, import_id)).read_rows == 0
         await service.bus.jetstream.purge_stream(service.bus.stream("EVENTS"))
         assert (await ended(service, import_id)).taken_events == 100
+
+
+async def test_a_file_that_kills_its_process_again_and_again_is_given_up(service: RunningService, tag: str) -> None:
+    """Until somebody resumes it, it takes nobody's time; resumed, it is tried anew."""
+    data = csv("customer,at,total,order", f"u-{tag},2024-01-01,1,o1")
+    import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS, source=tag)
+    await upload(service, import_id, data, start=False)
+    async with service.database.transaction() as tx:
+        await tx.execute("UPDATE import_jobs SET state = 2, attempts = :n WHERE import_id = :id", n=99, id=import_id)
+    failed = await ended(service, import_id)
+    assert failed.state == pb.IMPORT_STATE_FAILED
+    assert "were tried" in failed.failure
+    await stub(service).ResumeImport(pb.ResumeImportRequest(import_id=import_id))
+    assert (await ended(service, import_id)).taken_events == 1
+
+
+async def test_an_upload_that_nobody_went_on_with_is_forgotten(service: RunningService, tag: str) -> None:
+    """First its file, and when its time is over the import itself, with its rejected rows."""
+    import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS, source=tag)
+    await upload(service, import_id, b"customer", start=False)
+    forget = next(each for each in service.service.jobs if each.name == "forget-imports")
+    await forget.run()
+    assert (await job(service, import_id)).state == pb.IMPORT_STATE_UPLOADING
+    await age(service, import_id, "create_time_us", days=8)
+    await forget.run()
+    assert (await job(service, import_id)).state == pb.IMPORT_STATE_CANCELLED
+    async with service.database.snapshot() as tx:
+        assert not await tx.value("SELECT count(*) FROM import_chunks WHERE import_id = :id", id=import_id)
+    await age(service, import_id, "end_time_us", days=91)
+    await forget.run()
+    with pytest.raises(grpc.aio.AioRpcError, match="no such import"):
+        await job(service, import_id)
+
+
+async def age(service: RunningService, import_id: str, column: str, *, days: int) -> None:
+    """Let something have happened some days earlier."""
+    past = {"create_time_us": "create_time_us = create_time_us - :us", "end_time_us": "end_time_us = end_time_us - :us"}
+    async with service.database.transaction() as tx:
+        update = f"UPDATE import_jobs SET {past[column]} WHERE import_id = :id"
+        await tx.execute(update, us=days * 86_400_000_000, id=import_id)
