@@ -87,7 +87,7 @@ class Traces:
         lower = data.lower()
         if not any(name in lower for name in self._lower):
             return False
-        return self._word.search(data.decode(errors="replace")) is not None
+        return self.word.search(data.decode(errors="replace")) is not None
 
     @cached_property
     def _long(self) -> list[str]:
@@ -102,7 +102,8 @@ class Traces:
         return [name for name in self.names if len(name.encode()) < _SHORTEST_WORD]
 
     @cached_property
-    def _word(self) -> re.Pattern[str]:
+    def word(self) -> re.Pattern[str]:
+        """The same for Python, as far as names are long enough to be words."""
         words = "|".join(map(re.escape, self._long)) or "(?!)"
         return re.compile(f"(?<![\\w@+.-])(?:{words})(?![\\w@+-]|[.]\\w)", re.IGNORECASE)
 

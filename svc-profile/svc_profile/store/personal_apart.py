@@ -104,7 +104,7 @@ class Bodies:
         """Nothing here hangs on a fragment."""
 
     async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """Return what names the customer."""
+        """Return what names the customer; what was sent to webhooks is told elsewhere, and names others too."""
         traces = await _traces(tx, fragments)
         async for row in _rejected(tx, traces):
             received = timestamp_from_us(row.received_time_us).ToJsonString()
@@ -115,9 +115,6 @@ class Bodies:
             )
         for row in await _imported(tx, traces):
             yield "rejected_import_rows", {"field": row.field, "rule": row.rule, "body": row.body}
-        for row in await _sent(tx, traces):
-            time = timestamp_from_us(row.event_time_us).ToJsonString()
-            yield "webhooks", {"type": row.event_type, "time": time, "body": row.body.decode(errors="replace")}
 
     async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
         """Nothing: the tables are searched with the others."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from chassis.database import Transaction
+from chassis.errors import Unavailable
 from chassis.privacy import PersonalTable, PersonalTables
 
 
@@ -13,8 +14,19 @@ def personal_tables() -> PersonalTables:
     return PersonalTables(
         [PersonalTable("interactions")],
         impersonal=("history_changes", "items", "neighbourhoods", "refreshers", "revisions"),
+        before=_wait_for_refresher,
         after=_have_forgotten,
     )
+
+
+async def _wait_for_refresher(tx: Transaction, fragments: Sequence[UUID]) -> None:
+    """An erasure is not over before the refresher has let go: asked once more, it is answered only then."""
+    waiting = await tx.value(
+        "SELECT EXISTS (SELECT FROM history_changes WHERE forgotten_fragment_ids && CAST(:fragments AS uuid[]))",
+        fragments=list(fragments),
+    )
+    if waiting:
+        raise Unavailable("the refresher has yet to let go of a customer")
 
 
 async def _have_forgotten(tx: Transaction, fragments: Sequence[UUID]) -> None:
