@@ -5,7 +5,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -98,7 +98,7 @@ async def is_personal(service: RunningService, name: str) -> bool:
     return bool(answer.personalized)
 
 
-async def accesses(service: RunningService, **wanted: object) -> list[operations.Access]:
+async def accesses(service: RunningService, **wanted: Any) -> list[operations.Access]:
     answer = await service.stub(AccessLogServiceStub).ListAccesses(operations.ListAccessesRequest(**wanted))
     return list(answer.accesses)
 

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -336,7 +336,7 @@ async def test_the_chain_proves_every_row(engines: Engines) -> None:
 async def test_calls_at_the_same_time_make_one_chain(engines: Engines) -> None:
     """Also of two replicas: no place is taken twice, and none is left out."""
     async with running(build, Settings, engines, roles=("rpc",)) as one:
-        settings = one.service.settings
+        settings = cast(Settings, one.service.settings)
         other = Runner(build(settings), ("rpc",))
         await other.start()
         try:
@@ -475,7 +475,7 @@ async def test_a_grant_that_ends_is_announced_beforehand_and_counts_no_more_afte
     await record(service, user, ("marketing_email", GRANTED), decision_time=to_timestamp(almost))
     await record(service, user, ("marketing_sms", GRANTED), decision_time=to_timestamp(soon))
     await record(service, user, ("marketing_push", GRANTED))
-    job = Expiring(service.database, service.service.settings)
+    job = Expiring(service.database, cast(Settings, service.service.settings))
     await job.run()
     await job.run()
     await service.settled()

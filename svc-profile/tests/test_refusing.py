@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from chassis.clock import now, to_us
@@ -205,7 +205,7 @@ async def test_events_can_be_counted_without_a_person(engines: Engines, tag: str
     the customer's events to be of one."""
     async with running(build, Settings, engines, without_analytics="anonymise") as service:
         properties = {"product_id": "sku-1", "email": "ana@example.com", "products": [{"sku": "sku-2", "coupon": "A1"}]}
-        more = {"properties": json.dumps(properties).encode(), "anonymous_id": f"d-{tag}"}
+        more: dict[str, Any] = {"properties": json.dumps(properties).encode(), "anonymous_id": f"d-{tag}"}
         await collect(service, decision(1, granted=False, user_id=tag))
         await collect(service, *(track("Product Added", at, user_id=tag, **more) for at in (2, 3)))
         await collect(
@@ -257,7 +257,7 @@ async def test_what_a_killed_process_left_is_finished_by_the_next(engines: Engin
         await service.stub(ConsentServiceStub).RecordConsent(request)
         assert await waits(service)
         assert await counts(service, "user_id:ana") == {"Visit": 2}
-        next_one = Runner(build(service.service.settings), ("consumers",))
+        next_one = Runner(build(cast(Settings, service.service.settings)), ("consumers",))
         await next_one.start()
         try:
             await settled_by(service, next_one)

@@ -39,8 +39,11 @@ def _opens(api: httpx.Client) -> None:
         body = {"profile": f"user_id:{user}", "kind": "FEEDBACK_KIND_COMMENT", "text": text}
         api.post("/v1/feedback", json=body).raise_for_status()
     for user, answer in (("merge-kim", "GRANTED"), ("merge-lee", "DENIED")):
-        body = {"decisions": [{"purposeId": EMAIL, "answer": f"CONSENT_ANSWER_{answer}"}], "channel": "web"}
-        api.post(f"/v1/profiles/user_id:{user}/consents", json=body).raise_for_status()
+        consent: dict[str, object] = {
+            "decisions": [{"purposeId": EMAIL, "answer": f"CONSENT_ANSWER_{answer}"}],
+            "channel": "web",
+        }
+        api.post(f"/v1/profiles/user_id:{user}/consents", json=consent).raise_for_status()
 
 
 def _lives(api: httpx.Client, user: str, items: range, traits: dict[str, str]) -> None:
