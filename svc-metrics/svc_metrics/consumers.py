@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pyarrow as pa
-from chassis.streams import RESOLVED, Delivery, StreamSubscription
+from chassis.database import Transaction
+from chassis.streams import RESOLVED, Delivery, StreamSubscription, Subscription
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentDeleted, SegmentSaved
 
+from chassis import mapping
 from svc_metrics import domain, usecases, wire
 from svc_metrics.usecases import Stores
 
@@ -67,9 +69,21 @@ class Hearing:
         """Let segments be unknown."""
         await usecases.forget_segments(self._stores, [(d.message.segment_id, d.message.name) for d in deliveries])
 
-    def subscriptions(self) -> tuple[StreamSubscription, ...]:
+    @staticmethod
+    async def on_customers_remapped(tx: Transaction, messages: Sequence[FragmentsRemapped]) -> None:
+        """Know in PostgreSQL too who is who: there is the access log, which is asked for customers under all names."""
+        mappings = wire.mappings_of(messages)
+        await mapping.learn(
+            tx,
+            [each.fragment_id for each in mappings],
+            [each.profile_id for each in mappings],
+            [each.revision for each in mappings],
+        )
+
+    def subscriptions(self) -> tuple[Subscription, ...]:
         """Everything that is heard."""
         return (
+            Subscription(FragmentsRemapped, self.on_customers_remapped, name="customers"),
             StreamSubscription(EventBatch, self.on_events_resolved, RESOLVED, batch_messages=BATCH_MESSAGES),
             StreamSubscription(FragmentsRemapped, self.on_fragments_remapped, batch_messages=64),
             StreamSubscription(MembershipsChanged, self.on_memberships_changed, batch_messages=64),

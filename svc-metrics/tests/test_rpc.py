@@ -15,8 +15,8 @@ from chassis.testing import IDENTITY_KEY, RunningService
 from dangol.events.v1.events_pb2 import EventBatch
 from dangol.metrics.v1 import metrics_pb2 as pb
 from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceStub
-from dangol.operations.v1.operations_pb2 import TraceEventRequest
-from dangol.operations.v1.operations_pb2_grpc import TraceServiceStub
+from dangol.operations.v1.operations_pb2 import ListAccessesRequest, TraceEventRequest
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub, TraceServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
 from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted, SegmentSaved
 from google.protobuf import json_format
@@ -322,3 +322,21 @@ async def test_the_truth_call_finds_the_row_of_an_event(service: RunningService)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.TraceEvent(TraceEventRequest(message_id="truth-2"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_access_log_is_asked_for_a_customer_under_all_names(service: RunningService) -> None:
+    """Also for what was read under a name that turned out later to be the customer's."""
+    for user in ("kim", "lee"):
+        await deliver(service, Happening(fragment(user), moment(DAY), CHECKOUT, f"m-{user}"))
+        request = pb.ListProfileEventsRequest(profile=f"user_id:{user}")
+        await service.stub(MetricsServiceStub).ListProfileEvents(request)
+    log, asked = service.stub(AccessLogServiceStub), ListAccessesRequest(profile="user_id:kim")
+    before = [access.profile_id for access in (await log.ListAccesses(asked)).accesses]
+    assert before == [format_profile_id(fragment("kim"))]
+    mappings = [
+        FragmentMapping(fragment_id=fragment(user).bytes, profile_id=fragment("kim").bytes, revision=1)
+        for user in ("kim", "lee")
+    ]
+    await service.deliver(FragmentsRemapped(mappings=mappings))
+    after = [access.profile_id for access in (await log.ListAccesses(asked)).accesses]
+    assert after == [format_profile_id(fragment(user)) for user in ("lee", "kim")]
