@@ -256,6 +256,17 @@ async def test_all_that_a_merged_customer_ever_was_is_erased(service: RunningSer
     assert f"{second}@example.com" not in text
 
 
+async def test_requests_about_somebody_who_was_erased_meanwhile_are_refused(service: RunningService, tag: str) -> None:
+    """Each comes to its end, with the reason."""
+    await collect(service, identify(tag))
+    kinds = ("ERASE", "ERASE", "ACCESS", "RESTRICT")
+    filed = [await file(service, tag, kind) for kind in kinds]
+    ended = [await done(service, each.data_request_id) for each in filed]
+    assert ended[0].state == privacy_pb2.DATA_REQUEST_STATE_DONE
+    assert {each.state for each in ended[1:]} == {privacy_pb2.DATA_REQUEST_STATE_REFUSED}
+    assert {each.refusal_reason for each in ended[1:]} == {"the customer is not known any more"}
+
+
 async def test_a_shared_device_stays_the_others_device(service: RunningService, tag: str) -> None:
     """What the erased customer did there goes; what others did there stays, and what they do there counts."""
     device, other = f"{tag}-device", f"other-{tag}"

@@ -19,7 +19,7 @@ from svc_profile.store.data_exports import DataExportStore, Run
 from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.store.members import find_members
 from svc_profile.usecases.data_requests import finish, go_on
-from svc_profile.usecases.erasing import NOBODY, Surroundings
+from svc_profile.usecases.erasing import MOST_FRAGMENTS, NOBODY, TOO_MANY, Surroundings
 from svc_profile.usecases.subjects import find_subject
 from svc_profile.wire.privacy import export_requested
 
@@ -48,11 +48,14 @@ class Exporting:
     async def _begin(self, data_request_id: str, now: datetime) -> None:
         async with self._database.transaction() as tx:
             request = await DataRequestStore(tx).get(data_request_id, lock=True)
-            if request.state is not State.RECEIVED or request.profile is None:
+            if request.state is not State.RECEIVED:
                 return
-            members = await find_members(tx, request.profile)
+            members = await find_members(tx, request.profile) if request.profile else None
             if members is None:
                 await finish(tx, request, State.REFUSED, now=now, reason=NOBODY, keep_profile=False)
+                return
+            if len(members.fragments) > MOST_FRAGMENTS:
+                await finish(tx, request, State.REFUSED, now=now, reason=TOO_MANY)
                 return
             if await DataRequestStore(tx).other_runs(request, members.fragments):
                 return

@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 
 NOBODY = "the customer is not known any more"
 
+MOST_FRAGMENTS = 10_000
+"""What one message to the services holds. More identifiers than that are not one person's."""
+
+TOO_MANY = "these are more than 10,000 identifiers, which are not one person: split them first"
+
 _ALL_KNOW = timedelta(seconds=2 * REFRESH_S)
 """After this, every process drops events of the customer."""
 
@@ -75,11 +80,15 @@ class Erasing:
         async with self._database.transaction() as tx:
             requests = DataRequestStore(tx)
             request = await requests.get(data_request_id, lock=True)
-            if request.state is not State.RECEIVED or request.profile is None:
+            if request.state is not State.RECEIVED:
                 return
-            fragments = await hold_customer(tx, request.profile)
-            if not fragments:
+            # Whoever was erased by another request meanwhile is not named any more.
+            fragments = await hold_customer(tx, request.profile) if request.profile else []
+            if request.profile is None or not fragments:
                 await finish(tx, request, State.REFUSED, now=now, reason=NOBODY, keep_profile=False)
+                return
+            if len(fragments) > MOST_FRAGMENTS:
+                await finish(tx, request, State.REFUSED, now=now, reason=TOO_MANY)
                 return
             if await requests.other_runs(request, fragments):
                 return

@@ -37,6 +37,10 @@ class Exercising:
         """Do it; once more does nothing more."""
         async with self._database.snapshot() as tx:
             request = await DataRequestStore(tx).get(data_request_id)
+            # What is being erased is not changed meanwhile; afterwards there is nobody to change.
+            members = await find_members(tx, request.profile) if request.profile else None
+            if members and await DataRequestStore(tx).other_runs(request, members.fragments):
+                return
         if request.kind is Kind.RECTIFY:
             await self._rectify(request, now)
         else:
