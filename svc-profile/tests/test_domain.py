@@ -4,6 +4,7 @@
 from decimal import Decimal
 
 import pytest
+from chassis.errors import Invalid
 from chassis.identifiers import IdentifierType, IdentifierTypes
 from chassis.identity import Identifier, IdentityKey
 from hypothesis import given
@@ -12,9 +13,21 @@ from svc_profile.domain import fragments
 from svc_profile.domain.claims import Claim, Link, Rule, admit, claims_of, eligible_claims
 from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import Event, FragmentKey, Name, Namer, Names, event_key
+from svc_profile.domain.evidence import Explanation, Outcome, Step, chain
 from svc_profile.domain.fragments import Fragment, learn, storable
-from svc_profile.domain.identity import Component, Member, Standing, newcomer, reconcile, resolve, survey
-from svc_profile.domain.profiles import fold_profile
+from svc_profile.domain.identity import (
+    Component,
+    Member,
+    Split,
+    Standing,
+    newcomer,
+    rearrange,
+    reconcile,
+    resolve,
+    survey,
+)
+from svc_profile.domain.profiles import KnownAs, fold_profile
+from svc_profile.domain.rulings import Ruling, rule_merge, rule_split
 from svc_profile.domain.traits import Trait
 
 TYPES = IdentifierTypes(
@@ -303,3 +316,81 @@ def test_money_adds_up_exactly() -> None:
 def test_values_fit_into_postgresql() -> None:
     assert storable({"a\x00": ["\x00b", 1, None, {"c": "\x00"}]}) == {"a": ["b", 1, None, {"c": ""}]}
     assert storable([[[1]]], depth=2) == [[None]]
+
+
+def component(*members_: tuple[Name, str], claims: list[Claim], decisions: list[Decision]) -> Component:
+    """Put names, each with the name of its profile, and what is known of them into a component."""
+    homes = {n.fragment: Member(at, n.namespace, key("user_id", home)) for at, (n, home) in enumerate(members_)}
+    return Component(homes, {c.pair: Link(c, eligible=True, refused=False) for c in claims}, decisions)
+
+
+def test_of_two_decisions_that_contradict_each_other_the_newer_one_wins() -> None:
+    """In whatever order they are heard of."""
+    members = {n.fragment: member(n) for n in (KIM, LEE)}
+    merge = Decision(1, ((KIM.fragment, LEE.fragment),))
+    split = Decision(2, ((KIM.fragment,), (LEE.fragment,)))
+    for decisions in ([merge, split], [split, merge]):
+        assert len(set(resolve(members, [], decisions).profile_of.values())) == 2
+    newer = Decision(3, merge.sides)
+    assert len(set(resolve(members, [], [newer, split]).profile_of.values())) == 1
+
+
+def test_a_merge_names_what_holds_the_two_and_no_more() -> None:
+    """The user ids, which would refuse each other. The tablet follows Kim, and leaves if its evidence is wrong."""
+    known = component((KIM, "kim"), (TABLET, "kim"), (LEE, "lee"), claims=[claim(TABLET, KIM, 1)], decisions=[])
+    ruling = rule_merge(known, KIM.fragment, {LEE.fragment}, TYPES)
+    assert [sorted(side) for (side,) in ruling.new] == [sorted([KIM.fragment, LEE.fragment])]
+
+
+def test_a_split_keeps_out_whom_the_other_part_had_kept_out() -> None:
+    """The address on Kim's tablet is Lee's. Without Kim, the tablet would go over to Lee."""
+    claims = [claim(TABLET, KIM, 1), claim(MAIL, LEE, 2), claim(TABLET, MAIL, 3)]
+    known = component((KIM, "kim"), (TABLET, "kim"), (LEE, "lee"), (MAIL, "lee"), claims=claims, decisions=[])
+    ruling = rule_split(known, KIM.fragment, {TABLET.fragment}, TYPES)
+    near, far, bystanders = ruling.new[0]
+    assert (near, far) == ((TABLET.fragment,), (KIM.fragment,))
+    assert set(bystanders) == {LEE.fragment, MAIL.fragment}
+    profile_of = resolve(known.members, claims, [Decision(1, ruling.new[0])], TYPES).profile_of
+    assert len(set(profile_of.values())) == 3
+
+
+def test_a_merge_is_not_taken_back_when_that_would_bring_somebody_else_in() -> None:
+    """The address of Kim's tablet is Lee's, who is older: without the merge, the tablet would go over to Lee."""
+    claims = [claim(MAIL, LEE, 2), claim(TABLET, MAIL, 3)]
+    people = (LEE, "lee"), (MAIL, "lee"), (KIM, "kim"), (TABLET, "kim")
+    known = component(*people, claims=claims, decisions=[Decision(1, ((KIM.fragment, TABLET.fragment),))])
+    ruling = rule_split(known, KIM.fragment, {TABLET.fragment}, TYPES)
+    assert (len(ruling.new), ruling.revoked) == (1, frozenset())
+
+
+def test_what_the_platform_derived_leaves_with_its_identifier() -> None:
+    """Whoever splits off a user takes along what that user did on a shared device."""
+    epoch = Name(b"e" * 16, "derived", "")
+    forced = Claim(epoch.fragment, LEE.fragment, epoch.namespace, LEE.namespace, Rule.SHARED_DEVICE, 0, b"", 0, "", "")
+    merge = Decision(1, ((KIM.fragment, LEE.fragment),))
+    known = component((KIM, "kim"), (LEE, "kim"), (epoch, "kim"), claims=[forced], decisions=[merge])
+    assert rule_split(known, KIM.fragment, {LEE.fragment}, TYPES) == Ruling(revoked=frozenset({1}))
+    with pytest.raises(Invalid, match="must leave"):
+        rule_split(known, KIM.fragment, {KIM.fragment, LEE.fragment}, TYPES)
+
+
+def test_a_profile_that_is_several_customers_now_was_split() -> None:
+    """What only goes over to somebody who is there already is none."""
+    known = component((KIM, "kim"), (LEE, "kim"), claims=[], decisions=[])
+    change = rearrange(known, TYPES, 7)
+    assert change.splits == [Split(KIM.fragment, tuple(sorted([KIM.fragment, LEE.fragment])), 7)]
+    over = component((KIM, "kim"), (TABLET, "kim"), (LEE, "lee"), claims=[claim(TABLET, LEE, 1)], decisions=[])
+    assert rearrange(over, TYPES, 7).splits == []
+
+
+def test_a_chain_takes_the_shortest_way_and_only_what_was_followed() -> None:
+    def step(one: Name, other: Name, outcome: Outcome = Outcome.FOLLOWED) -> Step:
+        child, parent = (KnownAs(n.fragment, n.namespace, n.value, 0, 0) for n in (one, other))
+        return Step(child, parent, "same_event", "m", "web", 0, 0.5, outcome, None)
+
+    refused = step(TABLET, PHONE, Outcome.LIMIT)
+    steps = [step(TABLET, KIM), step(KIM, MAIL), step(MAIL, PHONE), step(KIM, PHONE), refused]
+    path = chain(TABLET.fragment, PHONE.fragment, steps)
+    assert path == [steps[0], steps[3]]
+    assert Explanation(KIM.fragment, steps, [], path).path_confidence == 0.25
+    assert chain(TABLET.fragment, LEE.fragment, steps) == []

@@ -311,16 +311,19 @@ def _merges(evidence: Evidence, move: Move) -> list[Merge]:
 
 
 def _splits(evidence: Evidence, move: Move) -> list[Split]:
-    """Find customers of whom a part has an id that named nobody before: what only went over to somebody is no split."""
-    parts: dict[FragmentKey, set[FragmentKey]] = {}
+    """Find profiles that are several customers now; what only went over to somebody is no part of a split."""
+    origins: dict[FragmentKey, set[FragmentKey]] = {}
     for fragment, profile in move.before.items():
-        parts.setdefault(profile, set()).add(move.after[fragment])
-    named = set(move.before.values())
+        origins.setdefault(move.after[fragment], set()).add(profile)
+    parts: dict[FragmentKey, list[FragmentKey]] = {}
+    for customer, profiles in sorted(origins.items()):
+        if len(profiles) == 1:
+            parts.setdefault(min(profiles), []).append(customer)
     latest = _times(evidence, move)
     return [
-        Split(profile, tuple(sorted(of)), max(latest.get(part, latest[b""]) for part in of))
+        Split(profile, tuple(of), max(latest.get(part, latest[b""]) for part in of))
         for profile, of in sorted(parts.items())
-        if len(of) > 1 and not of <= named
+        if len(of) > 1
     ]
 
 

@@ -120,9 +120,7 @@ def _undone(
     if not crossing:
         return frozenset()
     profile_of = _without(component, {decision.decision_id for decision in crossing}, types)
-    others = component.members.keys() - home.keys()
-    taken = {profile_of[fragment] for fragment in home}
-    if any(profile_of[f] != component.members[f].profile or profile_of[f] in taken for f in others):
+    if not _leaves_alone(component, profile_of, component.members.keys() - home.keys()):
         return frozenset()
     return frozenset(d.decision_id for d in crossing if len({profile_of[f] for f in _among(d, home)}) == 1)
 
@@ -164,11 +162,21 @@ def _parts(
     near: Collection[FragmentKey],
     far: Collection[FragmentKey],
 ) -> bool:
-    """Tell whether an outcome parts exactly these two from each other, and moves nobody else."""
+    """Tell whether an outcome parts exactly these two from each other, and concerns nobody else."""
     left, stayed = {profile_of[f] for f in near}, {profile_of[f] for f in far}
     others = component.members.keys() - {*near, *far}
-    unmoved = all(profile_of[f] == component.members[f].profile for f in others)
-    return len(left) == len(stayed) == 1 and left != stayed and unmoved
+    return len(left) == len(stayed) == 1 and left != stayed and _leaves_alone(component, profile_of, others)
+
+
+def _leaves_alone(
+    component: Component, profile_of: Mapping[FragmentKey, FragmentKey], others: Collection[FragmentKey]
+) -> bool:
+    """Tell whether others stay who they were, and nobody comes to them."""
+    theirs = {component.members[fragment].profile for fragment in others}
+    return all(
+        (profile_of[fragment] == member.profile) if fragment in others else (profile_of[fragment] not in theirs)
+        for fragment, member in component.members.items()
+    )
 
 
 def with_decisions(component: Component, ruling: Ruling, made: Sequence[Decision]) -> Component:
