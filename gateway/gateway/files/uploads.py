@@ -7,21 +7,21 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from chassis.keys import ApiKey
 from dangol.profile.v1 import transfer_pb2 as pb
 from grpc import StatusCode
 from starlette.types import Receive, Scope, Send
 
-from gateway.access import Gatekeeper, check_scope
-from gateway.errors import Refusal, method_not_allowed
-from gateway.exchange import Disconnected, header, respond
+from gateway.access import Gatekeeper
+from gateway.errors import Refusal
+from gateway.exchange import Disconnected, Headers, header, respond
+from gateway.files.endpoint import FileEndpoint
 from gateway.limits import Limiter
-from gateway.problems import respond_with_problem
 from gateway.transcode import writer
 from gateway.transcode.calls import Services
 from gateway.transcode.contract import Contract
 from gateway.transcode.writer import Writers
 
-PATH = re.compile(r"/v1/imports/([A-Za-z0-9_]{1,64})/file/?")
 PIECE_BYTES = 2**20
 _RANGE = re.compile(rb"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -40,51 +40,38 @@ class _Part:
         return self.end is None or end == self.total
 
 
-class UploadEndpoint:
+class UploadEndpoint(FileEndpoint):
     """Takes the file of an import. Nothing is held but the piece in hand, and the client waits while it is stored."""
 
+    route = "/v1/imports/{import_id}/file"
+    verbs = ("PUT",)
+    method_name = "UploadImportChunk"
+
     def __init__(self, contract: Contract, services: Services, gatekeeper: Gatekeeper, limiter: Limiter) -> None:
-        self._services = services
-        self._gatekeeper = gatekeeper
-        self._limiter = limiter
-        methods = {method.name: method for method in contract.methods if method.package == "profile"}
-        self._upload, self._start = methods["UploadImportChunk"], methods["StartImport"]
+        super().__init__(contract, services, gatekeeper, limiter)
+        self._start = next(method for method in contract.methods if method.name == "StartImport")
         writers = Writers()
-        self._write_received = writers.of(self._upload.descriptor.output_type)
+        self._write_received = writers.of(self._method.descriptor.output_type)
         self._write_started = writers.of(self._start.descriptor.output_type)
 
-    def accepts(self, scope: Scope) -> bool:
-        """Tell whether a request is for the file of an import."""
-        return PATH.fullmatch(scope["path"]) is not None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(
+        self, file_id: str, key: ApiKey, headers: Headers, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Answer when the whole body is stored."""
-        scope["dangol.route"] = "/v1/imports/{import_id}/file"
-        if scope["method"] != "PUT":
-            raise method_not_allowed("PUT")
-        key = self._gatekeeper.caller(scope)
-        check_scope(key, self._upload.scope)
-        headers = self._limiter.admit(key)
-        found = PATH.fullmatch(scope["path"])
-        import_id = found[1] if found else ""
         part = _part_of(scope)
         end = part.start
         async for piece in _pieces(receive):
-            request = pb.UploadImportChunkRequest(import_id=import_id, offset=end, data=piece)
-            await self._services.call(self._upload, request, key)
+            request = pb.UploadImportChunkRequest(import_id=file_id, offset=end, data=piece)
+            await self.call(request, key, pb.UploadImportChunkResponse)
             end += len(piece)
         if part.end is not None and end != part.end:
             raise _bad_range("the body is not as long as its Content-Range says")
         if part.completes(end):
-            start = pb.StartImportRequest(import_id=import_id, total_bytes=end)
+            start = pb.StartImportRequest(import_id=file_id, total_bytes=end)
             body = self._write_started(await self._services.call(self._start, start, key))
         else:
             body = self._write_received(pb.UploadImportChunkResponse(received_bytes=end))
         await respond(send, 200, writer.encode(body), headers=headers)
-
-    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
-        """Answer with a problem."""
-        await respond_with_problem(scope, send, refusal)
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
