@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from google.protobuf.message import Message
@@ -17,9 +17,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis import telemetry
 from chassis.bus import Outgoing
+from chassis.encryption import NO_SEALER, Sealer
 from chassis.errors import Unavailable
 from chassis.ids import new_ulid
 from chassis.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from chassis.encryption.vault import Vault
 
 _PUT_OUTBOX = """
 INSERT INTO outbox (message_id, subject, type, payload, headers)
@@ -36,8 +40,9 @@ _statement = lru_cache(maxsize=2_048)(text)
 class Transaction:
     """One transaction: SQL in, messages out, all or nothing."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, vault: "Vault | None" = None) -> None:
         self.connection = connection
+        self.vault = vault
         self.after_commit: list[Outgoing] = []
         self._session: AsyncSession | None = None
         self._announced: list[tuple[str, str, Message]] = []
@@ -48,6 +53,11 @@ class Transaction:
         if self._session is None:
             self._session = AsyncSession(self.connection, expire_on_commit=False)
         return self._session
+
+    @property
+    def sealer(self) -> Sealer:
+        """Seals what is written, if anything is."""
+        return NO_SEALER if self.vault is None else self.vault.sealer
 
     async def execute(self, sql: str, **parameters: Any) -> int:
         """Run one statement with `:named` parameters; answers the number of rows it touched."""
@@ -127,6 +137,7 @@ class Database:
         self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._server = server
         self._wake: list[Callable[[], None]] = []
+        self.vault: Vault | None = None
 
     def on_announced(self, wake: Callable[[], None]) -> None:
         """Call `wake` after each commit that left messages in the outbox."""
@@ -136,7 +147,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Open a transaction; commits at the end, rolls back on any exception."""
         async with self.engine.connect() as connection:
-            tx = Transaction(connection)
+            tx = Transaction(connection, self.vault)
             async with connection.begin():
                 try:
                     yield tx
@@ -151,7 +162,7 @@ class Database:
     async def rehearsal(self) -> AsyncIterator[Transaction]:
         """Open a transaction that is rolled back at the end: what it did never happened, nothing is announced."""
         async with self.engine.connect() as connection:
-            tx = Transaction(connection)
+            tx = Transaction(connection, self.vault)
             try:
                 yield tx
             finally:
@@ -162,7 +173,7 @@ class Database:
     async def snapshot(self) -> AsyncIterator[Transaction]:
         """Open a connection for single reads: no transaction, so no round trips for one."""
         async with self._reader.connect() as connection:
-            tx = Transaction(connection)
+            tx = Transaction(connection, self.vault)
             try:
                 yield tx
             finally:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from chassis.bus import Bus
 from chassis.database import Database
+from chassis.encryption.columns import Columns
+from chassis.encryption.vault import Vault
 from chassis.keys import Keyring
 from chassis.rpc import Servicer
 from chassis.service import Service, Worker
 from dangol.profile.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from dangol.profile.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_server
+from dangol.profile.v1.encryption_pb2_grpc import add_EncryptionServiceServicer_to_server
 from dangol.profile.v1.groups_pb2_grpc import add_GroupServiceServicer_to_server
 from dangol.profile.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from dangol.profile.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
@@ -30,6 +33,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.jobs import jobs
 from svc_profile.rpc.agent import AgentRpc
 from svc_profile.rpc.consent import ConsentRpc
+from svc_profile.rpc.encryption import EncryptionRpc
 from svc_profile.rpc.exports import ExportRpc
 from svc_profile.rpc.groups import GroupRpc
 from svc_profile.rpc.identity import IdentityRpc
@@ -45,6 +49,7 @@ from svc_profile.rpc.webhooks import WebhookRpc
 from svc_profile.settings import Settings
 from svc_profile.store.personal import personal_tables
 from svc_profile.store.personal_apart import Bodies, Purposes
+from svc_profile.store.sealed import COLUMNS
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.erasing import Surroundings
 from svc_profile.usecases.holding import HeldEvents
@@ -62,6 +67,7 @@ from svc_profile.workers.settling import Settler
 def build(settings: Settings) -> Service:
     """Put the service together; nothing is opened yet."""
     database = Database(settings)
+    vault, columns = Vault(database, settings.keys_at_rest()), Columns(database, COLUMNS)
     bus = Bus(settings, "svc-profile")
     key = settings.identity()
     namer = Namer(key)
@@ -110,6 +116,11 @@ def build(settings: Settings) -> Service:
                 RetentionRpc(database),
             ),
             Servicer(
+                "dangol.profile.v1.EncryptionService",
+                add_EncryptionServiceServicer_to_server,
+                EncryptionRpc(database, vault, columns),
+            ),
+            Servicer(
                 "dangol.profile.v1.LegalHoldService",
                 add_LegalHoldServiceServicer_to_server,
                 LegalHoldRpc(database),
@@ -146,7 +157,7 @@ def build(settings: Settings) -> Service:
             ),
         ],
         subscriptions=subscriptions(collecting, settings.batch_messages),
-        jobs=jobs(database, settings, Advancing(surroundings, settings.export_days)),
+        jobs=jobs(database, settings, Advancing(surroundings, settings.export_days), vault, columns),
         workers=[
             Worker("event-schemas", book.run),
             Worker("personal-traits", personal_traits.run, role="rpc"),
@@ -157,9 +168,9 @@ def build(settings: Settings) -> Service:
             Worker("exports", ExportWorker(database, settings, key.types).run, role="jobs"),
             Worker("webhooks", DeliveryWorker(database, client, webhook_key, settings.webhook_retry_seconds).run),
         ],
-        resources=[book, personal_traits],
+        resources=[vault, book, personal_traits],
         personal_traits=personal_traits.names,
-        personal=[Bodies(), HeldEvents(settings.holds()), personal_tables(), Purposes()],
+        personal=[Bodies(), HeldEvents(settings.holds()), personal_tables(), columns, Purposes()],
         retained=[RetainedEvents(settings.anonymous_properties, settings.holds())],
         trace=ProfileTrace(database, namer, {each.id for each in keys.keys}),
     )

@@ -4,6 +4,8 @@
 from datetime import timedelta
 
 from chassis.database import Database
+from chassis.encryption.columns import Columns
+from chassis.encryption.vault import Vault
 from chassis.jobs import Job
 
 from chassis import clock
@@ -101,7 +103,9 @@ class Announcing:
             await announce_again(tx)
 
 
-def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[Job, ...]:
+def jobs(
+    database: Database, settings: Settings, advancing: Advancing, vault: Vault, columns: Columns
+) -> tuple[Job, ...]:
     """Return the jobs of the service."""
     forgetting = Forgetting(database, settings)
     return (
@@ -109,6 +113,8 @@ def jobs(database: Database, settings: Settings, advancing: Advancing) -> tuple[
         Job("forget-event-keys", timedelta(hours=1), forgetting.forget_keys),
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("destroy-held-records", timedelta(hours=1), forgetting.destroy_held),
+        Job("wrap-data-keys", timedelta(minutes=1), vault.rewrap),
+        Job("seal-columns", timedelta(minutes=1), columns.seal_all),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
         Job("forget-exports", timedelta(minutes=10), forgetting.forget_exports),
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What svc-profile reads from the environment."""
 
+import re
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import ClassVar, Literal
 
+from chassis.encryption import EncryptionKeys
 from chassis.settings import ServiceSettings
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -85,10 +87,20 @@ class Settings(ServiceSettings):
         validation_alias="DANGOL_PROFILE_PERSONAL_SERVICES",
     )
     """Services that keep personal data, as JSON: an erasure is done when all of them have answered."""
+    encryption_keys: dict[str, SecretStr] = Field({}, validation_alias="DANGOL_PROFILE_ENCRYPTION_KEYS")
+    """Keys that data at rest are encrypted with, by name, as JSON: 64 hexadecimal digits each, current one first."""
     legal_holds: tuple[LegalHold, ...] = Field((), validation_alias="DANGOL_PROFILE_LEGAL_HOLDS")
     """Events that an erasure sets apart instead of destroying them, as JSON."""
     export_days: int = Field(14, ge=1, validation_alias="DANGOL_PROFILE_EXPORT_DAYS")
     """Days for which the file of an access request can be downloaded."""
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _usable_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, key in value.items():
+            if not name or not re.fullmatch("[0-9a-fA-F]{64}", key.get_secret_value()):
+                raise ValueError("each key must have a name and be 64 hexadecimal digits")
+        return value
 
     @field_validator("legal_holds")
     @classmethod
@@ -108,6 +120,10 @@ class Settings(ServiceSettings):
     def counted_properties(self) -> frozenset[str] | None:
         """Properties that are kept when somebody who refuses analytics is counted; None when nobody is."""
         return self.anonymous_properties if self.without_analytics == "anonymise" else None
+
+    def keys_at_rest(self) -> EncryptionKeys:
+        """Return the keys that data at rest are encrypted with."""
+        return EncryptionKeys({name: bytes.fromhex(k.get_secret_value()) for name, k in self.encryption_keys.items()})
 
     def holds(self) -> Holds:
         """Return what laws demand."""

@@ -13,6 +13,7 @@ from chassis.database import Transaction
 from chassis.privacy.personal import Erased, Kept, Traces
 
 Hook = Callable[[Transaction, Sequence[UUID]], Awaitable[None]]
+Reveal = Callable[[Transaction, str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,20 @@ class PersonalTables:
         unsearched: Sequence[str] = (),
         before: Hook | None = None,
         after: Hook | None = None,
+        reveal: Reveal | None = None,
     ) -> None:
         """Take the declarations.
 
         `impersonal` are the other tables, of which nothing is a customer's. `unsearched` are tables that name the
         customer while a request runs. `before` and `after` run around an erasure and a rebuild: to hold off writers,
-        to have derived data made again.
+        to have derived data made again. `reveal` opens what is sealed in a row of a table.
         """
         self.tables = (*tables, *CHASSIS_TABLES)
         self.impersonal = frozenset(impersonal) | IMPERSONAL
         self._unsearched = [*unsearched, TOMBSTONES]
         self._before = before
         self._after = after
+        self._reveal = reveal
 
     @property
     def declared(self) -> frozenset[str]:
@@ -166,6 +169,8 @@ class PersonalTables:
             result = await tx.connection.stream(text(_exporting(table)), parameters)
             async for (row,) in result:
                 decoded = msgspec.json.decode(row)
+                if self._reveal:
+                    decoded = await self._reveal(tx, table.name, decoded)
                 yield table.file or table.name, table.present(decoded) if table.present else decoded
 
     async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:

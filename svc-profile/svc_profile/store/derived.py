@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import Row, opened
 
 from svc_profile.domain.derived import Home
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.flags import VERSION
+from svc_profile.store.sealed import EVENTS
 
 # The last first login at or before the time of each event; none while the first person is there.
 _LATER_USERS = """
@@ -144,7 +146,8 @@ class DerivedStore:
         rows = await self._tx.rows(
             _PAYLOADS, keys=[UUID(key) for key in keys], fragments=[UUID(fragment) for fragment in fragments]
         )
-        return [(row.fragment_id.bytes, row.payload) for row in rows]
+        payloads = await opened(self._tx, [Row(EVENTS, row.event_key.bytes, row.payload) for row in rows])
+        return [(row.fragment_id.bytes, payload or b"") for row, payload in zip(rows, payloads, strict=True)]
 
     async def replay(self, owners: Mapping[bytes, FragmentKey], batch: bytes) -> None:
         """Give events to other fragments; what brought them first brings them no more."""

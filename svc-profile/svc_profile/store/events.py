@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every event that was learnt from: the one judge of duplicates on the platform, and the source of what is derived."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import Row, opened
 from dangol.events.v1 import events_pb2
 
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.fates import Fate
+from svc_profile.store.sealed import EVENTS
 
 # Keys go in in their order, so that two replicas with the same duplicates never wait for each other in a circle.
 # The answer names only the keys that were there already: hardly any.
@@ -101,6 +103,7 @@ class EventStore:
         """Keep events by key, each with the batch that brought it; return the keys that were known already."""
         keys = sorted(events)
         given = [events[key] for key in keys]
+        seal = self._tx.sealer.seal
         batches = {batch: UUID(batch) for batch in {batch for batch, _ in given}}
         rows = await self._tx.rows(
             _REMEMBER,
@@ -110,7 +113,7 @@ class EventStore:
             times=[event.time_us for _, event in given],
             received=[event.received_time_us for _, event in given],
             names=[event.counted_name for _, event in given],
-            payloads=[event.payload if event.names.seen else None for _, event in given],
+            payloads=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
         )
         if not rows:
             return {}
@@ -122,7 +125,7 @@ class EventStore:
 
     async def find(self, event_keys: Collection[bytes]) -> list[StoredEvent]:
         """Return events by key; those that nobody brought are left out."""
-        return [_read(row) for row in await self._tx.rows(_FIND, keys=[UUID(key) for key in event_keys])]
+        return await self._read(await self._tx.rows(_FIND, keys=[UUID(key) for key in event_keys]))
 
     async def of_fragments(
         self,
@@ -141,7 +144,7 @@ class EventStore:
             before_key=UUID(before[1]) if before else None,
             most=most,
         )
-        return [_read(row) for row in rows]
+        return await self._read(rows)
 
     async def move(self, fragment_of: Mapping[bytes, FragmentKey]) -> None:
         """Give events to other fragments."""
@@ -161,14 +164,18 @@ class EventStore:
         """Forget keys without an event that were seen more than some days ago; returns how many, at most `most`."""
         return await self._tx.execute(_FORGET, days=days, most=most)
 
+    async def _read(self, rows: Sequence[Any]) -> list[StoredEvent]:
+        payloads = await opened(self._tx, [Row(EVENTS, row.event_key.bytes, row.payload) for row in rows])
+        return [_read(row, payload) for row, payload in zip(rows, payloads, strict=True)]
 
-def _read(row: Any) -> StoredEvent:
+
+def _read(row: Any, payload: bytes | None) -> StoredEvent:
     return StoredEvent(
         event_key=row.event_key.bytes,
         fragment=row.fragment_id.bytes if row.fragment_id else None,
         time_us=row.time_us,
         received_time_us=row.received_time_us,
         name=row.name,
-        message=events_pb2.Event.FromString(row.payload) if row.payload is not None else None,
+        message=events_pb2.Event.FromString(payload) if payload is not None else None,
         fate=Fate(row.fate) if row.fate is not None else None,
     )

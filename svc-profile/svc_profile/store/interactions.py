@@ -6,10 +6,12 @@ from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import opened_texts
 from sqlalchemy import Row
 
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.interactions import Choice, Interaction, Kept, Kind, Status
+from svc_profile.store.sealed import OUTCOME, SUBJECT, TEXT
 
 _INSERT = """
 INSERT INTO interactions (
@@ -60,12 +62,12 @@ class InteractionStore:
 
     async def put_new(self, interaction: Interaction, request_id: str) -> bool:
         """Keep an interaction; tells whether it is the first one of its request id."""
-        values = _columns(interaction)
+        values = self._columns(interaction)
         return bool(await self._tx.execute(_INSERT, request_id=request_id or None, **values))
 
     async def put(self, interaction: Interaction) -> None:
         """Write an interaction as it is now."""
-        values = _columns(interaction)
+        values = self._columns(interaction)
         for fixed in ("fragment_id", "kind", "actor", "created_time_us"):
             del values[fixed]
         await self._tx.execute(_UPDATE, **values)
@@ -73,12 +75,12 @@ class InteractionStore:
     async def find(self, interaction_id: str, *, lock: bool = False) -> Kept | None:
         """Return one interaction, locked against other changes when asked."""
         row = await self._tx.row(_LOCKED if lock else _BY_ID, interaction_id=interaction_id)
-        return None if row is None else _read(row)
+        return None if row is None else (await self._read([row]))[0]
 
     async def find_by_request(self, request_id: str) -> Kept | None:
         """Return what was created for a request id."""
         row = await self._tx.row(_BY_REQUEST, request_id=request_id)
-        return None if row is None else _read(row)
+        return None if row is None else (await self._read([row]))[0]
 
     async def page(self, choice: Choice, most: int) -> Sequence[Kept]:
         """Return up to `most` interactions, newest first."""
@@ -94,7 +96,24 @@ class InteractionStore:
             before_id=before[1],
             most=most,
         )
-        return [_read(row) for row in rows]
+        return await self._read(rows)
+
+    async def _read(self, rows: Sequence[Row[Any]]) -> list[Kept]:
+        sealed = [
+            (column, row.interaction_id.encode(), text)
+            for row in rows
+            for column, text in ((SUBJECT, row.subject), (TEXT, row.text), (OUTCOME, row.outcome))
+        ]
+        texts = iter(await opened_texts(self._tx, sealed))
+        return [_read(row, subject=next(texts), text=next(texts), outcome=next(texts)) for row in rows]
+
+    def _columns(self, interaction: Interaction) -> dict[str, Any]:
+        seal, row_id = self._tx.sealer.seal_text, interaction.interaction_id.encode()
+        return _columns(interaction) | {
+            "subject": seal(SUBJECT, row_id, storable_text(interaction.subject)),
+            "text": seal(TEXT, row_id, storable_text(interaction.text)),
+            "outcome": seal(OUTCOME, row_id, interaction.outcome),
+        }
 
 
 def _columns(interaction: Interaction) -> dict[str, Any]:
@@ -103,9 +122,6 @@ def _columns(interaction: Interaction) -> dict[str, Any]:
         "fragment_id": UUID(interaction.fragment),
         "kind": int(interaction.kind),
         "status": int(interaction.status),
-        "subject": storable_text(interaction.subject),
-        "text": storable_text(interaction.text),
-        "outcome": interaction.outcome,
         "actor": interaction.actor,
         "updated_by": interaction.updated_by,
         "interaction_time_us": interaction.interaction_time_us,
@@ -115,15 +131,15 @@ def _columns(interaction: Interaction) -> dict[str, Any]:
     }
 
 
-def _read(row: Row[Any]) -> Kept:
+def _read(row: Row[Any], *, subject: str, text: str, outcome: str) -> Kept:
     interaction = Interaction(
         interaction_id=row.interaction_id,
         fragment=row.fragment_id.bytes,
         kind=Kind(row.kind),
         status=Status(row.status),
-        subject=row.subject,
-        text=row.text,
-        outcome=row.outcome,
+        subject=subject,
+        text=text,
+        outcome=outcome,
         actor=row.actor,
         updated_by=row.updated_by,
         interaction_time_us=row.interaction_time_us,

@@ -5,8 +5,10 @@ from collections.abc import Collection, Sequence
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import Row, opened
 
 from svc_profile.domain.legal_hold import HeldRecord
+from svc_profile.store.sealed import EVENTS, HELD, held_row
 
 _PUT = """
 INSERT INTO legal_hold.records (data_request_id, event, event_time_us, law, held_time_us, expire_time_us, payload)
@@ -49,6 +51,7 @@ class LegalHoldStore:
     async def put(self, records: Sequence[HeldRecord], now_us: int) -> None:
         """Set records apart."""
         if records:
+            seal = self._tx.sealer.seal
             await self._tx.execute(
                 _PUT,
                 now_us=now_us,
@@ -57,12 +60,16 @@ class LegalHoldStore:
                 times=[record.event_time_us for record in records],
                 laws=[record.law for record in records],
                 expiries=[record.expire_time_us for record in records],
-                payloads=[record.payload for record in records],
+                payloads=[seal(HELD, _row_id(record), record.payload) for record in records],
             )
 
     async def page(self, request_id: str, *, before: int | None, most: int) -> list[HeldRecord]:
         """Return records of one erasure or of all, newest first."""
         rows = await self._tx.rows(_PAGE, request_id=request_id, before=before, most=most)
+        payloads = await opened(
+            self._tx,
+            [Row(HELD, held_row(row.data_request_id, row.event, row.event_time_us), row.payload) for row in rows],
+        )
         return [
             HeldRecord(
                 row.data_request_id,
@@ -70,11 +77,11 @@ class LegalHoldStore:
                 row.event_time_us,
                 row.law,
                 row.expire_time_us,
-                row.payload,
+                payload or b"",
                 row.record_id,
                 row.held_time_us,
             )
-            for row in rows
+            for row, payload in zip(rows, payloads, strict=True)
         ]
 
     async def counts(self, request_id: str) -> dict[str, int]:
@@ -96,4 +103,9 @@ class LegalHoldStore:
     async def events_of(self, fragments: Collection[bytes], names: Collection[str]) -> list[tuple[str, int, bytes]]:
         """Return name, time and content of a customer's events of some names."""
         rows = await self._tx.rows(_OF_CUSTOMER, fragments=[UUID(each) for each in fragments], names=list(names))
-        return [(row.name, row.time_us, row.payload) for row in rows]
+        payloads = await opened(self._tx, [Row(EVENTS, row.event_key.bytes, row.payload) for row in rows])
+        return [(row.name, row.time_us, payload or b"") for row, payload in zip(rows, payloads, strict=True)]
+
+
+def _row_id(record: HeldRecord) -> bytes:
+    return held_row(record.data_request_id, record.event, record.event_time_us)

@@ -12,6 +12,7 @@ from chassis.privacy import PersonalTable, PersonalTables
 from chassis.privacy.tables import by_profile
 from dangol.events.v1.events_pb2 import Event
 
+from svc_profile.store.sealed import reveal
 from svc_profile.store.subjects import hold_fragments
 
 _OF_CUSTOMER = (
@@ -154,6 +155,7 @@ def personal_tables() -> PersonalTables:
             ),
         ],
         impersonal=(
+            "data_keys",
             "data_request_answers",
             "erasure_certificates",
             "event_schema_set",
@@ -166,6 +168,7 @@ def personal_tables() -> PersonalTables:
             "purpose_notices",
             "purposes",
             "retention_rules",
+            "sealing_progress",
             "search_filling",
             "suppressions",
             "tracked_events",
@@ -177,6 +180,7 @@ def personal_tables() -> PersonalTables:
         # They say whom a request is about while it runs.
         unsearched=("data_requests", "data_export_parts", "data_export_chunks", "import_chunks"),
         before=_hold,
+        reveal=reveal,
     )
 
 

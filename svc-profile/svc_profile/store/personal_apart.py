@@ -7,7 +7,10 @@ from uuid import UUID
 
 from chassis.clock import timestamp_from_us
 from chassis.database import Transaction
+from chassis.encryption.vault import opened
 from chassis.privacy import Erased, Kept, Traces
+
+from svc_profile.store.sealed import sealed_body
 
 _LEGAL_BASES = {1: "consent", 2: "contract", 3: "legal obligation", 4: "legitimate interest"}
 
@@ -17,9 +20,9 @@ WHERE state = 2 AND fragment_ids && CAST(:fragments AS uuid[]) AND cardinality(t
 """
 
 _REJECTED = """
-SELECT rejected_event_id AS place, reason, detail, received_time_us, body FROM rejected_events
+SELECT rejected_event_id AS place, message_id, position, reason, detail, received_time_us, body FROM rejected_events
 WHERE rejected_event_id > :after AND body <> ''
-    AND (encode(body, 'escape') ~* :anywhere OR EXISTS (
+    AND (:sealed OR encode(body, 'escape') ~* :anywhere OR EXISTS (
         SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
     ))
 ORDER BY rejected_event_id LIMIT :most
@@ -82,7 +85,7 @@ class Bodies:
     async def erase(self, tx: Transaction, fragments: Sequence[UUID]) -> Erased:
         """Delete what names the customer."""
         traces = await _traces(tx, fragments)
-        rejected = [row.place async for row in _rejected(tx, traces)]
+        rejected = [row.place async for row, _ in _rejected(tx, traces)]
         imported = await _imported(tx, traces)
         sent = await _sent(tx, traces)
         await tx.execute("DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=rejected)
@@ -106,9 +109,9 @@ class Bodies:
     async def export(self, tx: Transaction, fragments: Sequence[UUID]) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """Return what names the customer; what was sent to webhooks is told elsewhere, and names others too."""
         traces = await _traces(tx, fragments)
-        async for row in _rejected(tx, traces):
+        async for row, data in _rejected(tx, traces):
             received = timestamp_from_us(row.received_time_us).ToJsonString()
-            body = row.body.decode(errors="replace")
+            body = data.decode(errors="replace")
             yield (
                 "rejected_events",
                 {"reason": row.reason, "detail": row.detail, "received_time": received, "body": body},
@@ -127,13 +130,14 @@ async def _traces(tx: Transaction, fragments: Sequence[UUID]) -> Traces:
 
 
 # The statements find parts of longer words too; whether it is the customer is said by `found_in`.
-async def _rejected(tx: Transaction, traces: Traces) -> AsyncIterator[Any]:
+async def _rejected(tx: Transaction, traces: Traces) -> AsyncIterator[tuple[Any, bytes]]:
     after = 0
     given = {"anywhere": traces.anywhere, "needles": traces.needles, "most": _MOST_AT_ONCE}
-    while rows := await tx.rows(_REJECTED, after=after, **given):
-        for row in rows:
-            if traces.found_in(row.body):
-                yield row
+    while rows := await tx.rows(_REJECTED, after=after, sealed=tx.sealer.is_on, **given):
+        bodies = await opened(tx, [sealed_body(row) for row in rows])
+        for row, body in zip(rows, bodies, strict=True):
+            if body and traces.found_in(body):
+                yield row, body
         after = rows[-1].place
 
 

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chassis.database import Transaction
+from chassis.encryption.vault import opened
 
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.rejects import RejectedEvent
+from svc_profile.store.sealed import REJECTED, rejected_row, sealed_body
 
 _PUT = """
 INSERT INTO rejected_events (message_id, source, reason, detail, position, received_time_us, body)
@@ -61,6 +63,7 @@ class RejectedStore:
         """Keep some more."""
         if not events:
             return
+        seal = self._tx.sealer.seal
         await self._tx.execute(
             _PUT,
             message_ids=[storable_text(event.message_id) for event in events],
@@ -69,7 +72,7 @@ class RejectedStore:
             details=[storable_text(event.detail) for event in events],
             positions=[event.position for event in events],
             received=[event.received_time_us for event in events],
-            bodies=[event.body for event in events],
+            bodies=[seal(REJECTED, _row_id(event), event.body) for event in events],
         )
 
     async def page(
@@ -84,8 +87,16 @@ class RejectedStore:
             **asdict(wanted),
             most=most,
         )
-        return [((row.received_time_us, row.rejected_event_id), RejectedEvent(*row[1:])) for row in rows]
+        bodies = await opened(self._tx, [sealed_body(row) for row in rows])
+        return [
+            ((row.received_time_us, row.rejected_event_id), RejectedEvent(*[*row[1:-1], body or b""]))
+            for row, body in zip(rows, bodies, strict=True)
+        ]
 
     async def forget(self, *, before_us: int, most: int) -> int:
         """Forget what was received before a time; returns how many were forgotten, at most `most`."""
         return await self._tx.execute(_FORGET, before_us=before_us, most=most)
+
+
+def _row_id(event: RejectedEvent) -> bytes:
+    return rejected_row(storable_text(event.message_id), event.received_time_us, event.position)

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of retention, and the events whose time is over."""
 
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import Row, opened
 from chassis.retention import CONCERNED, Due
 
 from svc_profile.domain.fates import Fate
 from svc_profile.domain.retention import DueEvent, Rule
+from svc_profile.store.sealed import EVENTS
 
 _PUT = """
 INSERT INTO retention_rules (rule_id, event, purpose_id, days, action, updated_us)
@@ -61,10 +64,11 @@ WHERE event_key = ANY (CAST(:keys AS uuid[]))
 
 _KEEP_ANONYMOUS = f"""
 INSERT INTO events (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload, fate)
-SELECT gen_random_uuid(), gen_random_uuid(), NULL, time_us, received_time_us, name, payload, {int(Fate.ANONYMISED)}
+SELECT event_key, gen_random_uuid(), NULL, time_us, received_time_us, name, payload, {int(Fate.ANONYMISED)}
 FROM unnest(
-    CAST(:times AS bigint[]), CAST(:received AS bigint[]), CAST(:names AS text[]), CAST(:payloads AS bytea[])
-) AS g (time_us, received_time_us, name, payload)
+    CAST(:keys AS uuid[]), CAST(:times AS bigint[]), CAST(:received AS bigint[]), CAST(:names AS text[]),
+    CAST(:payloads AS bytea[])
+) AS g (event_key, time_us, received_time_us, name, payload)
 """  # noqa: S608
 
 
@@ -136,6 +140,7 @@ class DueEventStore:
     async def take(self, due: Due, most: int) -> list[DueEvent]:
         """Return some of the events a rule is about now, locked."""
         rows = await self._tx.rows(_TAKE, **await self._given(due), most=most)
+        payloads = await opened(self._tx, [Row(EVENTS, row.event_key.bytes, row.payload) for row in rows])
         return [
             DueEvent(
                 row.event_key.bytes,
@@ -143,9 +148,9 @@ class DueEventStore:
                 row.time_us,
                 row.received_time_us,
                 row.name,
-                row.payload or b"",
+                payload or b"",
             )
-            for row in rows
+            for row, payload in zip(rows, payloads, strict=True)
         ]
 
     async def expire(self, event_keys: Collection[bytes]) -> None:
@@ -154,12 +159,14 @@ class DueEventStore:
 
     async def keep_anonymous(self, events: Sequence[DueEvent]) -> None:
         """Keep events that are nobody's, under keys that tell nothing."""
+        keys, seal = [os.urandom(16) for _ in events], self._tx.sealer.seal
         await self._tx.execute(
             _KEEP_ANONYMOUS,
+            keys=[UUID(key) for key in keys],
             times=[event.time_us for event in events],
             received=[event.received_time_us for event in events],
             names=[event.name for event in events],
-            payloads=[event.payload for event in events],
+            payloads=[seal(EVENTS, key, event.payload) for key, event in zip(keys, events, strict=True)],
         )
 
     async def _given(self, due: Due) -> dict[str, Any]:

@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Create the tables."""
     _retention()
     _legal_hold()
+    _encryption()
 
 
 def _retention() -> None:
@@ -57,8 +58,33 @@ def _legal_hold() -> None:
     op.execute("CREATE INDEX records_request ON legal_hold.records (data_request_id, record_id)")
 
 
+def _encryption() -> None:
+    # Data keys, wrapped; the keys that wrap them are in the settings only.
+    op.execute(
+        """
+        CREATE TABLE data_keys (
+            data_key_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            day date NOT NULL UNIQUE,
+            key_name text NOT NULL,
+            wrapped bytea NOT NULL
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE sealing_progress (
+            column_name text PRIMARY KEY,
+            after text NOT NULL,
+            sealed_count bigint NOT NULL,
+            done boolean NOT NULL
+        )
+        """
+    )
+
+
 def downgrade() -> None:
     """Drop the tables."""
+    op.execute("DROP TABLE sealing_progress, data_keys")
     op.execute("DROP SCHEMA legal_hold CASCADE")
     op.execute("DROP INDEX events_by_age")
     op.execute("DROP SEQUENCE retention_revisions")
