@@ -120,5 +120,6 @@ def jobs(
         Job("forget-webhooks", timedelta(hours=1), forgetting.forget_webhooks),
         Job("announce-retention-rules", timedelta(days=1), Announcing(database).run),
         Job("data-requests", timedelta(seconds=0.5), advancing.run),
+        Job("watch-data-requests", timedelta(minutes=5), advancing.watch),
         Job("forget-data-exports", timedelta(hours=1), advancing.expire),
     )

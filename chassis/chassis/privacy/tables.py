@@ -152,6 +152,8 @@ class PersonalTables:
 
     async def forget(self, tx: Transaction, fragments: Sequence[UUID]) -> None:
         """Delete the data rows of fragments that were derived again."""
+        if not any(table.on_rebuild for table in self.tables):
+            return
         if self._before:
             await self._before(tx, fragments)
         for table in self.tables:

@@ -165,6 +165,13 @@ class DataRequestStore:
         """Return requests about which there is something to do, oldest first."""
         return [row.data_request_id for row in await self._tx.rows(_DUE, now=now)]
 
+    async def overdue(self, now: datetime) -> int:
+        """Return how many requests should have been done by now."""
+        count: int = await self._tx.value(
+            "SELECT count(*) FROM data_requests WHERE state IN (1, 2) AND due_time < :now", now=now
+        )
+        return count
+
     async def other_runs(self, request: DataRequest, profiles: Collection[FragmentKey]) -> bool:
         """Tell whether another request about a customer is running."""
         return bool(

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from chassis.database import lost_connection
+from prometheus_client import Gauge
 
 from chassis import clock
 from svc_profile.domain.data_requests import Kind
@@ -16,6 +17,8 @@ from svc_profile.usecases.erasing import Erasing, Surroundings
 from svc_profile.usecases.exercising import Exercising
 
 log = logging.getLogger(__name__)
+
+OVERDUE = Gauge("dangol_data_requests_overdue", "Requests of data subjects that are past their due time")
 
 
 class Saga(Protocol):
@@ -57,6 +60,14 @@ class Advancing:
         async with self._database.snapshot() as tx:
             request = await DataRequestStore(tx).get(data_request_id)
         await self._sagas[request.kind].advance(data_request_id, now)
+
+    async def watch(self) -> None:
+        """Raise the alarm while requests are past their due time."""
+        async with self._database.snapshot() as tx:
+            overdue = await DataRequestStore(tx).overdue(clock.now())
+        OVERDUE.set(overdue)
+        if overdue:
+            log.error("%d requests of data subjects are past their due time", overdue)
 
     async def expire(self) -> None:
         """Let go of files that nobody has fetched for too long."""
