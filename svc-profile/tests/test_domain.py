@@ -10,6 +10,7 @@ from chassis.identity import Identifier, IdentityKey
 from hypothesis import given
 from hypothesis import strategies as st
 from svc_profile.domain import fragments
+from svc_profile.domain.changes import Split
 from svc_profile.domain.claims import Claim, Link, Rule, admit, claims_of, eligible_claims
 from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import Event, FragmentKey, Name, Namer, Names, event_key
@@ -18,7 +19,6 @@ from svc_profile.domain.fragments import Fragment, learn, storable
 from svc_profile.domain.identity import (
     Component,
     Member,
-    Split,
     Standing,
     newcomer,
     rearrange,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from chassis.identifiers import BUILT_IN, IdentifierTypes
 
+from svc_profile.domain.changes import NOTHING_NEW, Change, Move, News, change_of
 from svc_profile.domain.claims import DERIVED, Admission, Claim, Link, Pair
 from svc_profile.domain.decisions import Decision
 from svc_profile.domain.events import FragmentKey
@@ -78,41 +79,6 @@ class Resolution:
 
     profile_of: Mapping[FragmentKey, FragmentKey]
     refused: frozenset[Pair]
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Profiles that became one."""
-
-    profile: FragmentKey
-    absorbed: tuple[FragmentKey, ...]
-    evidence_us: int
-    """Time of the latest event among the new evidence."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A profile that became several."""
-
-    profile: FragmentKey
-    """Its id, which one of the parts may keep."""
-    parts: tuple[FragmentKey, ...]
-    evidence_us: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """What follows from new claims, or from what people decided."""
-
-    links: Sequence[Link]
-    """Links to be written."""
-    moved: Mapping[FragmentKey, FragmentKey]
-    """Fragments that belong to another profile now."""
-    merges: Sequence[Merge]
-    splits: Sequence[Split] = ()
-
-
-NOTHING_NEW = Admission(links={}, touched=frozenset(), bound=frozenset())
 
 
 @dataclass(frozen=True)
@@ -238,7 +204,7 @@ def reconcile(
         home = around.members[around.leaves[child].parent].profile
         after |= {child: home, home: home}
         before |= {child: around.members[child].profile, home: home}
-    return _change(component, links, resolution.refused, Evidence(admission, new), Move(before, after))
+    return change_of(component.links, links, resolution.refused, News(admission, new), Move(before, after))
 
 
 def rearrange(component: Component, types: IdentifierTypes, time_us: int) -> Change:
@@ -246,8 +212,8 @@ def rearrange(component: Component, types: IdentifierTypes, time_us: int) -> Cha
     claims = [link.claim for link in component.links.values() if link.eligible]
     resolution = resolve(component.members, claims, component.decisions, types)
     before = {fragment: member.profile for fragment, member in component.members.items()}
-    evidence = Evidence(NOTHING_NEW, (), time_us)
-    return _change(component, component.links, resolution.refused, evidence, Move(before, resolution.profile_of))
+    news = News(NOTHING_NEW, (), time_us)
+    return change_of(component.links, component.links, resolution.refused, news, Move(before, resolution.profile_of))
 
 
 def as_resolved(component: Component, types: IdentifierTypes) -> Component:
@@ -256,81 +222,3 @@ def as_resolved(component: Component, types: IdentifierTypes) -> Component:
     profile_of = resolve(component.members, claims, component.decisions, types).profile_of
     members = {f: member._replace(profile=profile_of[f]) for f, member in component.members.items()}
     return replace(component, members=members)
-
-
-class Evidence(NamedTuple):
-    """What is new."""
-
-    admission: Admission
-    new: Collection[FragmentKey]
-    """Fragments that did not exist before."""
-    decided_us: int = 0
-    """When somebody decided, if that is what is new."""
-
-
-class Move(NamedTuple):
-    """Where fragments belonged and where they belong."""
-
-    before: Mapping[FragmentKey, FragmentKey]
-    after: Mapping[FragmentKey, FragmentKey]
-
-
-def _change(
-    component: Component,
-    links: Mapping[Pair, Link],
-    refused: Collection[Pair],
-    evidence: Evidence,
-    move: Move,
-) -> Change:
-    decided = [
-        Link(link.claim, link.eligible, refused=not link.eligible or pair in refused) for pair, link in links.items()
-    ]
-    return Change(
-        links=[link for link in decided if component.links.get(link.claim.pair) != link],
-        moved={
-            fragment: move.after[fragment]
-            for fragment, profile in move.before.items()
-            if move.after[fragment] != profile
-        },
-        merges=_merges(evidence, move),
-        splits=_splits(evidence, move),
-    )
-
-
-def _merges(evidence: Evidence, move: Move) -> list[Merge]:
-    """Find ids that named different customers before and name the same one now; a newcomer is nobody's loss."""
-    together: dict[FragmentKey, list[FragmentKey]] = {}
-    for profile in {profile for fragment, profile in move.before.items() if fragment not in evidence.new}:
-        together.setdefault(move.after[profile], []).append(profile)
-    latest = _times(evidence, move)
-    return [
-        Merge(profile, tuple(sorted(set(formerly) - {profile})), latest.get(profile, latest[b""]))
-        for profile, formerly in sorted(together.items())
-        if len(formerly) > 1
-    ]
-
-
-def _splits(evidence: Evidence, move: Move) -> list[Split]:
-    """Find profiles that are several customers now; what only went over to somebody is no part of a split."""
-    origins: dict[FragmentKey, set[FragmentKey]] = {}
-    for fragment, profile in move.before.items():
-        origins.setdefault(move.after[fragment], set()).add(profile)
-    parts: dict[FragmentKey, list[FragmentKey]] = {}
-    for customer, profiles in sorted(origins.items()):
-        if len(profiles) == 1:
-            parts.setdefault(min(profiles), []).append(customer)
-    latest = _times(evidence, move)
-    return [
-        Split(profile, tuple(of), max(latest.get(part, latest[b""]) for part in of))
-        for profile, of in sorted(parts.items())
-        if len(of) > 1
-    ]
-
-
-def _times(evidence: Evidence, move: Move) -> dict[FragmentKey, int]:
-    """Return the time of the latest new evidence about each customer, and under no name that of all."""
-    times = sorted(
-        (link.claim.time_us, move.after[pair[0]]) for pair, link in evidence.admission.links.items() if link.eligible
-    )
-    latest = {profile: time_us for time_us, profile in times}
-    return {**latest, b"": times[-1][0] if times else evidence.decided_us}

@@ -10,10 +10,9 @@ from sqlalchemy import Row
 
 from svc_profile.domain.claims import Claim, Link, Pair
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.evidence import Evidence, confidence
+from svc_profile.domain.evidence import Evidence
 from svc_profile.domain.fragments import storable_text
-from svc_profile.domain.identity import Component, Conflict, Member, Placement, Standing
-from svc_profile.domain.profiles import KnownAs
+from svc_profile.domain.identity import Component, Member, Placement, Standing
 from svc_profile.store.decisions import DecisionStore
 
 # Two halves of one 64-bit key; jobs have the first half 7.
@@ -105,27 +104,6 @@ SELECT fragment_id, profile_id, revision FROM fragment_profiles
 WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
 """
 
-_CONFLICTS = """
-SELECT l.child, l.parent, l.parent_namespace, l.rule, l.source, l.message_id, l.claim_time_us,
-    f.namespace, f.value, f.first_seen_us, f.last_seen_us,
-    coalesce(c.profile_id, l.child) AS profile_id, coalesce(p.profile_id, l.parent) AS claiming_profile_id
-FROM links l
-JOIN fragments f ON f.fragment_id = l.child
-LEFT JOIN fragment_profiles c ON c.fragment_id = l.child
-LEFT JOIN fragment_profiles p ON p.fragment_id = l.parent
-WHERE l.refused
-    AND coalesce(c.profile_id, l.child) <> coalesce(p.profile_id, l.parent)
-    AND (CAST(:before_us AS bigint) IS NULL
-        OR l.claim_time_us < :before_us
-        OR (l.claim_time_us = :before_us AND (l.child, l.parent) > (CAST(:child AS uuid), CAST(:parent AS uuid))))
-    AND NOT EXISTS (
-        SELECT FROM decision_members a JOIN decision_members b USING (decision_id)
-        WHERE a.fragment_id = l.child AND b.fragment_id = l.parent AND a.side + b.side = 1 AND a.is_active
-    )
-    {of_profile}
-ORDER BY l.claim_time_us DESC, l.child, l.parent LIMIT :most
-"""
-
 _PROFILES_OF = """
 SELECT f.fragment_id, coalesce(m.profile_id, f.fragment_id) AS profile_id
 FROM fragments f LEFT JOIN fragment_profiles m USING (fragment_id)
@@ -140,8 +118,6 @@ SELECT count(*) FROM (
 ) AS fragments
 """
 
-_OF_PAIR = "AND l.child = :child AND l.parent = :parent"
-
 _AROUND = """
 SELECT l.*, coalesce(c.profile_id, l.child) AS child_profile, coalesce(p.profile_id, l.parent) AS parent_profile
 FROM (
@@ -151,10 +127,6 @@ FROM (
 LEFT JOIN fragment_profiles c ON c.fragment_id = l.child
 LEFT JOIN fragment_profiles p ON p.fragment_id = l.parent
 ORDER BY l.claim_time_us, l.event_key, l.rank, l.child, l.parent
-"""
-
-_OF_PROFILE = """
-    AND (l.child = ANY (CAST(:fragments AS uuid[])) OR l.parent = ANY (CAST(:fragments AS uuid[])))
 """
 
 
@@ -270,31 +242,6 @@ class LinkStore:
         """Return how many fragments some profiles have together."""
         return int(await self._tx.value(_SIZE, profiles=[UUID(profile) for profile in profiles]))
 
-    async def conflicts(
-        self,
-        *,
-        of: Collection[FragmentKey] | None,
-        before: tuple[int, FragmentKey, FragmentKey] | None,
-        most: int,
-    ) -> list[Conflict]:
-        """Return refused links between different people, newest claim first, after a position of the list."""
-        rows = await self._tx.rows(
-            _CONFLICTS.format(of_profile="" if of is None else _OF_PROFILE),
-            before_us=before[0] if before else None,
-            child=UUID(before[1]) if before else None,
-            parent=UUID(before[2]) if before else None,
-            most=most,
-            **({} if of is None else {"fragments": [UUID(fragment) for fragment in of]}),
-        )
-        return [_conflict(row) for row in rows]
-
-    async def conflict(self, pair: Pair) -> Conflict | None:
-        """Return the conflict about a pair, None when there is none or somebody has decided about it."""
-        child, parent = (UUID(end) for end in pair)
-        sql = _CONFLICTS.format(of_profile=_OF_PAIR)
-        row = await self._tx.row(sql, before_us=None, child=child, parent=parent, most=1)
-        return None if row is None else _conflict(row)
-
     async def around(self, fragments: Collection[FragmentKey]) -> list[Evidence]:
         """Return all links of some fragments, oldest claim first, and who has the two ends of each."""
         rows = await self._tx.rows(_AROUND, fragments=[UUID(fragment) for fragment in fragments])
@@ -330,17 +277,3 @@ def _links(rows: Sequence[Row[Any]]) -> dict[Pair, Link]:
 
 def _placements(rows: Sequence[Any]) -> dict[FragmentKey, Placement]:
     return {row[0].bytes: Placement(row[1].bytes, row[2]) for row in rows}
-
-
-def _conflict(row: Row[Any]) -> Conflict:
-    return Conflict(
-        identifier=KnownAs(row.child.bytes, row.namespace, row.value, row.first_seen_us, row.last_seen_us),
-        profile=row.profile_id.bytes,
-        claiming_profile=row.claiming_profile_id.bytes,
-        rule=row.rule,
-        source=row.source,
-        message_id=row.message_id,
-        claim_time_us=row.claim_time_us,
-        pair=(row.child.bytes, row.parent.bytes),
-        confidence=confidence(row.rule, row.namespace, row.parent_namespace),
-    )

@@ -5,7 +5,7 @@ from chassis.database import Transaction
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.identity import Conflict
-from svc_profile.store.links import LinkStore
+from svc_profile.store.conflicts import ConflictStore
 from svc_profile.usecases.profiles import fragments_of
 
 
@@ -14,4 +14,4 @@ async def list_conflicts(
 ) -> list[Conflict]:
     """Return refused links, newest claim first; of one customer when a fragment is named."""
     fragments = None if of is None else await fragments_of(tx, of)
-    return await LinkStore(tx).conflicts(of=fragments, before=before, most=most)
+    return await ConflictStore(tx).page(of=fragments, before=before, most=most)

@@ -15,6 +15,7 @@ from svc_profile.domain.identity import Component, as_resolved, rearrange
 from svc_profile.domain.outcomes import Decided, Homes, Resolution, Showing, members_of
 from svc_profile.domain.purposes import Consent
 from svc_profile.domain.rulings import Ruling, rule_merge, rule_split, with_decisions
+from svc_profile.store.conflicts import ConflictStore
 from svc_profile.store.decisions import DecisionStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.heard import HeardStore
@@ -71,7 +72,7 @@ async def resolve_conflict(
 ) -> Decided:
     """Decide about a conflict; raises `NotFound` when there is none, or somebody has decided."""
     await _begin(tx, pair)
-    conflict = await LinkStore(tx).conflict(pair)
+    conflict = await ConflictStore(tx).find(pair)
     if conflict is None:
         raise NotFound("there is no such conflict, or somebody has decided about it")
     scene = await _load(tx, bounds, note, {conflict.profile, conflict.claiming_profile})

@@ -7,10 +7,10 @@ from chassis.database import Transaction
 from chassis.identifiers import IdentifierTypes
 
 from svc_profile.domain import identity
+from svc_profile.domain.changes import Change
 from svc_profile.domain.claims import Claim, Pair, admit
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
-from svc_profile.domain.identity import Change
 from svc_profile.store.consents import ConsentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.wire.identity import fragments_remapped, profiles_merged, profiles_split

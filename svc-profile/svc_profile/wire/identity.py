@@ -7,9 +7,10 @@ from typing import Any
 from chassis.clock import timestamp_from_us
 from dangol.profile.v1 import identity_pb2 as pb
 
+from svc_profile.domain.changes import Merge, Split
 from svc_profile.domain.claims import Pair
 from svc_profile.domain.events import FragmentKey
-from svc_profile.domain.identity import Conflict, Merge, Placement, Split
+from svc_profile.domain.identity import Conflict, Placement
 from svc_profile.wire.profiles import identifier_to_proto, profile_id
 from svc_profile.wire.values import bad_token, in_bigint, require_empty
 
