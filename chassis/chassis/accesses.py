@@ -16,12 +16,14 @@ from chassis.together import Together
 
 _FORGET_AT_ONCE = 10_000
 
+# An answer does not wait for the disk: the row is PostgreSQL's before the answer leaves, whatever becomes of this
+# process; only a crash of PostgreSQL itself may lose the accesses of its last half second.
 _WRITE = """
 INSERT INTO access_log (caller, method, purpose, fragment_id, outcome, trace_id)
-SELECT * FROM unnest(
+SELECT g.* FROM (SELECT set_config('synchronous_commit', 'off', true)) AS soon CROSS JOIN unnest(
     CAST(:callers AS text[]), CAST(:methods AS text[]), CAST(:purposes AS smallint[]),
     CAST(:fragments AS uuid[]), CAST(:outcomes AS smallint[]), CAST(:traces AS text[])
-)
+) AS g
 """
 
 _PAGE = """

@@ -10,11 +10,25 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 KeyKind = Literal["write", "secret"]
+
+
+RESERVED_SOURCES = frozenset({"privacy", "staff"})
+"""Sources of what customers and staff ask for themselves: taken in whatever was refused, and nobody else's."""
+
+
+def _not_reserved(source: str) -> str:
+    if source in RESERVED_SOURCES:
+        raise ValueError(f"{source} is reserved for what the platform does itself")
+    return source
+
+
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"), AfterValidator(_not_reserved)]
+"""A name that events come in under."""
 
 
 class ApiKey(BaseModel):
@@ -22,7 +36,7 @@ class ApiKey(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    id: SourceName
     """Name of the key, stored with every event as its `source`; never the key itself."""
     kind: KeyKind
     """`write`: public, in browsers and apps, may ingest and ask for its own visitor. `secret`: for servers."""

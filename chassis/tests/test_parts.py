@@ -105,7 +105,13 @@ def test_keys_are_found_by_their_hash_alone() -> None:
     assert [ring.find(s) for s in ("three", "dk_secret_local", sha256("one"), "")] == [None] * 4
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '[{"id": "x"}]', '[{"id":"x","kind":"write","sha256":["a"],"key":"b"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "{}", '[{"id": "x"}]', '[{"id":"x","kind":"write","sha256":["a"],"key":"b"}]',
+        '[{"id":"privacy","kind":"write","sha256":["a"]}]', '[{"id":"UP","kind":"write","sha256":["a"]}]',
+    ],
+)  # fmt: skip
 def test_unusable_keys_name_their_setting(text: str) -> None:
     with pytest.raises(ValueError, match="DANGOL_API_KEYS"):
         Keyring.from_settings(text, local=False)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated
 
+from chassis.keys import SourceName
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gateway.webhooks.mapping import Rule
@@ -18,7 +19,7 @@ class Source(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: SourceName
     """Last part of the address; stored with every event as its `source`."""
     signature: Annotated[StandardScheme | HmacScheme, Field(discriminator="scheme")]
     """How the sender proves who it is."""

@@ -4,6 +4,7 @@
 from chassis.clock import timestamp_from_us
 from chassis.errors import Invalid
 from chassis.identity import IdentityKey
+from chassis.keys import RESERVED_SOURCES
 from dangol.profile.v1 import transfer_pb2 as pb
 
 from svc_profile.domain.columns import FileMapping, check_mapping, split_field
@@ -26,6 +27,8 @@ def plan_from_proto(request: pb.CreateImportRequest, import_id: str) -> ImportPl
     else:
         check_mapping(mapping)
         _check_kind(request, mapping)
+    if request.source in RESERVED_SOURCES:
+        raise Invalid.field("source", f"{request.source} is reserved for what the platform does itself")
     if request.gzip and request.format == pb.IMPORT_FORMAT_PARQUET:
         raise Invalid.field("gzip", "Parquet compresses inside")
     return ImportPlan(
