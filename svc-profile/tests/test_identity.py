@@ -262,6 +262,25 @@ async def test_an_explanation_holds_every_link_with_event_rule_time_and_confiden
     assert {link.outcome for link in whole.links} == {pb.LINK_OUTCOME_FOLLOWED, pb.LINK_OUTCOME_CORROBORATING}
 
 
+async def test_what_was_done_on_a_shared_device_goes_with_its_user(service: RunningService, tag: str) -> None:
+    """Through merge and split; and it is told of as nobody's name."""
+    kim, lee = await two_people(service, tag)
+    device = f"kim-device-{tag}"
+    await collect(service, event("identify", at=30, anonymous_id=device, user_id=f"lee-{tag}"))
+    await collect(service, event("page", at=31, anonymous_id=device))
+    before = [await known(service, kim), await known(service, lee)]
+    assert [person.event_counts["page"] for person in before] == [1, 2]
+    await merge(service, kim, lee)
+    whole = await explain(service, kim)
+    assert {end.namespace for link in whole.links for end in (link.identifier, link.belongs_to)} == {
+        *("user_id", "email", "anonymous_id"),
+    }
+    await split(service, kim, *names(before[1]))
+    assert [await known(service, kim), await known(service, lee)] == before
+    await split(service, lee, f"email:lee-{tag}@example.com")
+    assert dict((await known(service, lee)).event_counts) == {"page": 2, "identify": 2}
+
+
 async def test_a_link_that_a_decision_refuses_says_so(service: RunningService, tag: str) -> None:
     user, mail = f"user_id:u-{tag}", f"email:{tag}@example.com"
     await collect(service, event("identify", user_id=f"u-{tag}", traits={"email": f"{tag}@example.com"}))

@@ -61,12 +61,13 @@ def rule_split(
         if _parts(component, _without(component, undone, types), near, far):
             return Ruling(revoked=undone)
     sides = tuple(sorted(near - carriers.keys())), tuple(sorted(far - carriers.keys()))
-    return Ruling([(*sides, _bystanders(component, sides, home, types))])
+    bystanders = _bystanders(component, sides, home, types)
+    return Ruling([(*sides, tuple(sorted(bystanders - carriers.keys())))])
 
 
 def _bystanders(
     component: Component, sides: Sides, home: Collection[FragmentKey], types: IdentifierTypes
-) -> tuple[FragmentKey, ...]:
+) -> set[FragmentKey]:
     """Return the customers who would join a part by evidence that was refused as long as the two were one."""
     number = 1 + max((decision.decision_id for decision in component.decisions), default=0)
     around: set[FragmentKey] = set()
@@ -77,7 +78,7 @@ def _bystanders(
         joined = {member.profile for f, member in component.members.items() if f not in home and profile_of[f] in parts}
         further = {f for f, member in component.members.items() if member.profile in joined} - around
         if not further:
-            return tuple(sorted(around))
+            return around
         around |= further
 
 
