@@ -355,6 +355,7 @@ async def test_a_file_that_cannot_be_read_fails_in_words(
         ({"mapping": pb.ImportMapping()}, "mapping.columns"),
         ({"mapping": pb.ImportMapping(columns=[pb.ImportColumn(column="a", field="nonsense")])}, "mapping.columns"),
         ({"mapping": ORDERS, "source": "No Source"}, "source"),
+        ({"mapping": ORDERS, "source": "privacy"}, "source"),
         ({"mapping": ORDERS, "format": 0}, "format"),
         ({"mapping": ORDERS, "format": pb.IMPORT_FORMAT_PARQUET, "gzip": True}, "gzip"),
         ({"mapping": ORDERS, "format": pb.IMPORT_FORMAT_SEGMENT_ARCHIVE}, "mapping"),
