@@ -3,11 +3,12 @@
 
 from collections.abc import AsyncIterator
 from typing import ClassVar
+from uuid import UUID
 
 import pytest
 from chassis.database import Database
 from chassis.identity import Identifier, IdentityKey
-from chassis.privacy import Traces
+from chassis.privacy import PersonalTables, Traces
 from chassis.settings import ServiceSettings
 from chassis.testing import IDENTITY_KEY, Engines, settings_for
 from dangol.events.v1.events_pb2 import Event
@@ -70,13 +71,43 @@ TEXTS = st.lists(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(WORDS, min_size=1, max_size=3), TEXTS)
 async def test_postgresql_and_python_find_the_same(database: Database, names: list[str], text: str) -> None:
-    """A row is found by the one and a message by the other."""
-    traces = Traces([], names)
+    """A row is found by the one and a message by the other; a short name as the whole text, or in quotes."""
+    long = Traces([], [name for name in names if len(name.encode()) >= 4])
     async with database.snapshot() as tx:
-        found = await tx.value("SELECT CAST(:text AS text) ~* :pattern", text=text, pattern=traces.pattern)
-    long = [name for name in names if len(name.encode()) >= 4]
-    alone = {f'"{name}"' for name in names} | set(names)
-    if not any(f'"{name}"' in text or text == name for name in set(names) - set(long)):
-        assert found == (Traces([], long).word.search(text) is not None), (names, text)
-    if text in alone:
-        assert found
+        found = await tx.value("SELECT CAST(:text AS text) ~* :pattern", text=text, pattern=long.pattern)
+        alone = await tx.value(
+            "SELECT bool_and(t ~* :pattern) FROM unnest(CAST(:texts AS text[])) AS g (t)",
+            texts=[spelt for name in names for spelt in (name, f'{{"id":"{name}"}}')],
+            pattern=Traces([], names).pattern,
+        )
+    assert found == (long.word.search(text) is not None)
+    assert alone
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.uuids(),
+    st.sampled_from(["kim-1", "kim@example.com", "김단골", "a" * 64]),
+    st.binary(max_size=20),
+    st.binary(max_size=20),
+)
+async def test_whatever_stands_around_it_a_name_is_found_in_bytes(
+    database: Database, fragment: UUID, name: str, before: bytes, after: bytes
+) -> None:
+    """As a field of a message, as a value in JSON, and as the id of a fragment."""
+    traces = Traces([fragment], [name])
+    written = [
+        before + Event(user_id=name).SerializeToString() + after,
+        before + f'{{"id":"{name}"}}'.encode() + after,
+        before + fragment.bytes + after,
+    ]
+    async with database.rehearsal() as tx:
+        await tx.execute("CREATE TABLE searched (data bytea, nothing bytea)")
+        await tx.execute(
+            "INSERT INTO searched SELECT d, CAST('kim-12 skim-1' AS bytea)"
+            " FROM unnest(CAST(:written AS bytea[])) AS g (d)",
+            written=written,
+        )
+        found = await PersonalTables(()).probe(tx, traces)
+    assert found == {"searched.data": 3, "searched.nothing": 0}
+    assert all(traces.found_in(data) for data in written)

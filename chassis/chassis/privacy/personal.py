@@ -73,21 +73,24 @@ class Traces:
         return "|".join(map(_literal, self.names)) or "(?!)"
 
     @cached_property
+    def anywhere_in_bytes(self) -> str:
+        """The same for bytes as PostgreSQL spells them (`encode(…, 'escape')`), also with ids of fragments."""
+        spelt = [*(name.encode() for name in self.names), *(f.bytes for f in self.fragments)]
+        return "|".join(_literal(_escaped(each)) for each in spelt) or "(?!)"
+
+    @cached_property
     def needles(self) -> list[bytes]:
         """What to look for in bytes: a name as protobuf and as JSON write it, and the ids of the fragments."""
-        encoded = [name.encode() for name in self.names]
-        protobuf = [_varint(len(each)) + each for each in encoded]
-        return [*protobuf, *(b'"' + each + b'"' for each in encoded), *(f.bytes for f in self.fragments)]
+        return [*_written(self.names), *(f.bytes for f in self.fragments)]
 
     def found_in(self, data: bytes) -> bool:
         """Tell whether bytes name the customer: a message, JSON, or text in any case of letters."""
-        if any(needle in data for needle in self.needles):
-            return True
         # Nearly all bytes name nobody, and looking for plain bytes takes a hundredth of a regular expression.
         lower = data.lower()
-        if not any(name in lower for name in self._lower):
-            return False
-        return self.word.search(data.decode(errors="replace")) is not None
+        if any(name in lower for name in self._lower):
+            found = any(needle in data for needle in self.needles)
+            return found or self.word.search(data.decode(errors="replace")) is not None
+        return any(needle in data for needle in self._needles_of_few_bytes)
 
     @cached_property
     def _long(self) -> list[str]:
@@ -96,6 +99,10 @@ class Traces:
     @cached_property
     def _lower(self) -> list[bytes]:
         return [name.encode().lower() for name in self._long]
+
+    @cached_property
+    def _needles_of_few_bytes(self) -> list[bytes]:
+        return [*_written(self._short), *(f.bytes for f in self.fragments)]
 
     @cached_property
     def _short(self) -> list[str]:
@@ -111,6 +118,18 @@ class Traces:
 def _literal(text: str) -> str:
     """Escape what means something in a regular expression of PostgreSQL."""
     return "".join(c if c.isalnum() or c in "_ " or not c.isascii() else f"\\{c}" for c in text)
+
+
+def _escaped(data: bytes) -> str:
+    """Spell bytes as PostgreSQL does: octal for 0 and what is no ASCII, a backslash twice."""
+    spelling = {0: "\\000", 92: "\\\\"}
+    return "".join(spelling.get(byte) or (chr(byte) if byte < 128 else f"\\{byte:03o}") for byte in data)
+
+
+def _written(names: Sequence[str]) -> list[bytes]:
+    """Write names as protobuf and as JSON do."""
+    encoded = [name.encode() for name in names]
+    return [*(_varint(len(each)) + each for each in encoded), *(b'"' + each + b'"' for each in encoded)]
 
 
 def _base64(data: bytes) -> str:
