@@ -16,6 +16,7 @@ from svc_profile.usecases.expiring import announce_some, expire_some
 from svc_profile.usecases.exporting import forget_exports
 from svc_profile.usecases.holding import destroy_some
 from svc_profile.usecases.importing import forget_imports
+from svc_profile.usecases.indexing import seal_index
 from svc_profile.usecases.rejected import forget_rejected
 from svc_profile.usecases.retention import announce_again
 from svc_profile.usecases.webhooks import forget_deliveries
@@ -42,6 +43,11 @@ class Forgetting:
         while more:
             async with self._database.transaction() as tx:
                 more = await forget_rejected(tx, before)
+
+    async def seal_index(self) -> None:
+        """Seal what customers are found by."""
+        async with self._database.transaction() as tx:
+            await seal_index(tx)
 
     async def destroy_held(self) -> None:
         """Destroy what no law demands any more."""
@@ -114,6 +120,7 @@ def jobs(
         Job("forget-rejected-events", timedelta(hours=1), forgetting.forget_rejected),
         Job("destroy-held-records", timedelta(hours=1), forgetting.destroy_held),
         Job("wrap-data-keys", timedelta(minutes=1), vault.rewrap),
+        Job("seal-search-index", timedelta(minutes=1), forgetting.seal_index),
         Job("seal-columns", timedelta(minutes=1), columns.seal_all),
         Job("forget-imports", timedelta(hours=1), forgetting.forget_imports),
         Job("forget-exports", timedelta(minutes=10), forgetting.forget_exports),

@@ -25,6 +25,7 @@ from dangol.profile.v1 import (
     ingest_pb2,
     legal_hold_pb2,
     privacy_pb2,
+    profile_pb2,
     retention_pb2,
 )
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
@@ -32,6 +33,7 @@ from dangol.profile.v1.encryption_pb2_grpc import EncryptionServiceStub
 from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.legal_hold_pb2_grpc import LegalHoldServiceStub
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
+from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from google.protobuf.json_format import MessageToDict
 from pydantic import SecretStr, ValidationError
 from svc_profile.app import build
@@ -150,7 +152,8 @@ async def sealed(service: RunningService) -> dict[str, tuple[int, int]]:
     async with service.database.snapshot() as tx:
         counts = {}
         for c in COLUMNS:
-            sql = f"SELECT count(*) FILTER (WHERE {c.is_sealed}) AS sealed, count({c.column}) AS found FROM {c.table}"
+            sealed_rows = f"count(*) FILTER (WHERE {c.is_sealed}) AS sealed"
+            sql = f"SELECT {sealed_rows}, count(*) AS found FROM {c.table} WHERE {c.among} AND {c.column} IS NOT NULL"
             row = await tx.row(sql)
             assert row is not None
             counts[c.name] = (row.sealed, row.found - row.sealed)
@@ -164,6 +167,83 @@ async def test_no_secret_stands_in_any_table_and_every_reader_finds_it(service: 
     assert SECRET not in raw
     assert SECRET.encode().hex() not in raw
     assert await all_read(service, "kim", note)
+
+
+def login(user: str) -> Event:
+    """Return a login with everything that tells who somebody is."""
+    time_us = to_us(now()) - 60_000_000
+    traits = {"email": f"{user}@example.com", "phone": "+821012345678", "name": "김단골", "birthday": "1990-03-01"}
+    return Event(
+        type=EventType.EVENT_TYPE_IDENTIFY,
+        source="web",
+        message_id=f"m{next(numbers)}",
+        user_id=user,
+        anonymous_id=f"device-of-{user}",
+        time_us=time_us,
+        received_time_us=time_us,
+        traits=json.dumps(traits).encode(),
+    )
+
+
+async def search(service: RunningService, query: str) -> list[str]:
+    """Return by what customers are found."""
+    async with asyncio.timeout(60):
+        while await waiting(service):
+            await asyncio.sleep(0.05)
+    answer = await service.stub(AgentServiceStub).SearchProfiles(agent_pb2.SearchProfilesRequest(query=query))
+    return [found.match.value for found in answer.matches]
+
+
+async def waiting(service: RunningService) -> bool:
+    async with service.database.snapshot() as tx:
+        sql = "SELECT EXISTS (SELECT FROM search_queue) OR EXISTS (SELECT FROM search_filling WHERE version = 0)"
+        return bool(await tx.value(sql))
+
+
+async def test_no_identifier_and_no_trait_stands_in_any_table(service: RunningService) -> None:
+    """And the customer is known, folded, found by parts of names and numbers, and told as without keys."""
+    await service.deliver(EventBatch(events=[login("kim-secret")]), subject="events.collected.1")
+    await service.deliver(EventBatch(events=[happened("kim-secret")]), subject="events.collected.1")
+    assert await search(service, "단골") == ["김단골"]
+    raw = await dump(service)
+    for word in ("kim-secret", "김단골", "1012345678", "1990-03-01"):
+        assert word not in raw
+        assert word.encode().hex() not in raw
+    stub = service.stub(ProfileServiceStub)
+    found = await stub.GetProfile(profile_pb2.GetProfileRequest(profile="email:kim-secret@example.com"))
+    traits = MessageToDict(found.profile)["traits"]
+    assert (traits["name"], traits["birthday"]) == ("김단골", "1990-03-01")
+    identifiers = {each.value for each in found.profile.identifiers}
+    assert {"kim-secret", "kim-secret@example.com", "+821012345678"} <= identifiers
+    assert await search(service, "ㄷㄱ") == ["김단골"]
+    assert await search(service, "5678") == ["+821012345678"]
+    assert await search(service, "secret@exam") == ["kim-secret@example.com"]
+    assert await search(service, "kim-secret") != []
+    assert await search(service, "nobody") == []
+    access = await done(service, (await file(service, "kim-secret", "ACCESS")).data_request_id)
+    told = (await archive_of(service, access.data_request_id))["profile/identifiers_and_traits.json"]
+    assert "김단골" in told
+    assert "+821012345678" in told
+    request = await erase(service, "kim-secret")
+    assert request.state == privacy_pb2.DATA_REQUEST_STATE_DONE
+    assert await search(service, "단골") == []
+
+
+async def test_turning_it_on_seals_identifiers_traits_and_the_search_index(engines: Engines) -> None:
+    """What is found before is found afterwards."""
+    database = {"postgres_database": f"test_sealing_{next(numbers)}"}
+    async with running(build, Settings, engines, **database, **options()) as service:
+        await service.deliver(EventBatch(events=[login("kim-secret")]), subject="events.collected.1")
+        assert await search(service, "단골") == ["김단골"]
+        assert "김단골" in await dump(service)
+    async with running(build, Settings, engines, **database, **options(k1=OLD)) as service:
+        async with asyncio.timeout(60):
+            while "김단골" in await dump(service) or "kim-secret" in await dump(service):
+                await asyncio.sleep(0.1)
+        assert await search(service, "단골") == ["김단골"]
+        stub = service.stub(ProfileServiceStub)
+        found = await stub.GetProfile(profile_pb2.GetProfileRequest(profile="user_id:kim-secret"))
+        assert MessageToDict(found.profile)["traits"]["name"] == "김단골"
 
 
 async def test_an_erasure_finds_what_is_sealed_and_an_export_tells_it(service: RunningService) -> None:
@@ -246,9 +326,9 @@ async def test_a_rotation_under_load_rewraps_keys_and_the_old_key_can_go(engines
     async with running(build, Settings, engines, ("rpc", "consumers"), **database, **both) as service:
         (vault,) = [each for each in service.service.resources if isinstance(each, Vault)]
         before = await status_of(service)
-        assert before == {"k2": 0, "k1": 1}
+        assert before == {"k2": 0, "k1": 2}
         await asyncio.gather(fill(service, "lee"), vault.rewrap(), fill(service, "park"))
-        assert await status_of(service) == {"k2": 1, "k1": 0}
+        assert await status_of(service) == {"k2": 2, "k1": 0}
         second = await fill(service, "choi")
     async with running(build, Settings, engines, **database, **options(k2=NEW)) as service:
         assert await all_read(service, "kim", first)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from chassis.database import Database, Transaction
 from chassis.encryption.sealing import TEXT_MARK
-from chassis.encryption.vault import Row, opened, opened_texts
+from chassis.encryption.vault import Row, opened, opened_texts, opened_values
 from chassis.privacy import Erased, Traces
 
 _AT_ONCE = 500
@@ -26,6 +26,10 @@ class SealedColumn:
     row_id: str
     """What a value is bound to, as SQL that answers bytes."""
     is_text: bool = False
+    is_json: bool = False
+    """Whether it holds JSON objects of arrays, of which each first element is sealed."""
+    among: str = "true"
+    """Condition in SQL: the rows whose value is sealed."""
     is_searched: bool = True
     """Whether the probe of an erasure looks into it."""
 
@@ -37,6 +41,8 @@ class SealedColumn:
     @property
     def is_sealed(self) -> str:
         """Condition in SQL: the value is sealed."""
+        if self.is_json:
+            return f"position('[\"{TEXT_MARK}' IN CAST({self.column} AS text)) > 0"
         if self.is_text:
             return f"starts_with({self.column}, '{TEXT_MARK}')"
         return f"substring({self.column} FROM 1 FOR 4) = decode('00647631', 'hex')"
@@ -55,17 +61,21 @@ class Progress:
 # The names in these statements are those of declared columns, never data.
 def _page(column: SealedColumn, condition: str, lock: str) -> str:
     return f"""
-    SELECT CAST({column.key} AS text) AS place, {column.row_id} AS row_id, {column.column} AS value FROM {column.table}
+    SELECT CAST({column.key} AS text) AS place, {column.row_id} AS row_id, {_read(column)} AS value FROM {column.table}
     WHERE (CAST(:after AS text) = '' OR {column.key} > CAST(CAST(:after AS text) AS {column.key_type}))
-        AND {column.column} IS NOT NULL AND {condition}
+        AND {column.column} IS NOT NULL AND {column.among} AND {condition}
     ORDER BY {column.key} LIMIT :most {lock}
     """  # noqa: S608
 
 
+def _read(column: SealedColumn) -> str:
+    return f"CAST({column.column} AS text)" if column.is_json else column.column
+
+
 def _sealing(column: SealedColumn) -> str:
-    type_ = "text" if column.is_text else "bytea"
+    type_ = "text" if column.is_text or column.is_json else "bytea"
     return f"""
-    UPDATE {column.table} AS t SET {column.column} = g.value
+    UPDATE {column.table} AS t SET {column.column} = {"CAST(g.value AS jsonb)" if column.is_json else "g.value"}
     FROM unnest(CAST(:places AS text[]), CAST(:values AS {type_}[])) AS g (place, value)
     WHERE t.{column.key} = CAST(g.place AS {column.key_type})
     """  # noqa: S608
@@ -97,7 +107,7 @@ class Columns:
         after = progress.after if progress is not None else ""
         rows = await tx.rows(_page(column, f"NOT {column.is_sealed}", "FOR UPDATE"), after=after, most=most)
         sealer = tx.sealer
-        seal: Any = sealer.seal_text if column.is_text else sealer.seal
+        seal: Any = sealer.seal_values if column.is_json else sealer.seal_text if column.is_text else sealer.seal
         await tx.execute(
             _sealing(column),
             places=[row.place for row in rows],
@@ -155,8 +165,9 @@ async def _values(tx: Transaction, column: SealedColumn) -> AsyncIterator[bytes]
     """Return every value of a column as it was before it was sealed."""
     after = ""
     while rows := await tx.rows(_page(column, "true", ""), after=after, most=_AT_ONCE):
-        if column.is_text:
-            for text in await opened_texts(tx, [(column.name, row.row_id, row.value) for row in rows]):
+        if column.is_text or column.is_json:
+            open_all = opened_values if column.is_json else opened_texts
+            for text in await open_all(tx, [(column.name, row.row_id, row.value) for row in rows]):
                 yield text.encode()
         else:
             for value in await opened(tx, [Row(column.name, row.row_id, row.value) for row in rows]):

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seal and open values, with the data keys that this process holds; no I/O."""
 
+import binascii
 import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2s
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -17,6 +21,8 @@ TEXT_MARK = "sealed:v1:"
 """What a sealed text begins with; base64 follows."""
 
 SETTING = "DANGOL_PROFILE_ENCRYPTION_KEYS"
+
+_SEALED = re.compile(TEXT_MARK + "[A-Za-z0-9+/=]+")
 
 _NONCE = 12
 _ID = 4
@@ -61,6 +67,7 @@ class Sealer:
     def __init__(self) -> None:
         self._keys: dict[int, AESGCM] = {}
         self._newest = 0
+        self._hash_key = b""
 
     @property
     def is_on(self) -> bool:
@@ -71,6 +78,17 @@ class Sealer:
         """Hold one more data key; the one of the highest number seals."""
         self._keys[data_key_id] = AESGCM(data_key)
         self._newest = max(self._newest, data_key_id)
+
+    def learn_hash_key(self, key: bytes) -> None:
+        """Hold the key of hashes: it stays the same for ever, because what is looked up by a hash must be found."""
+        self._hash_key = key
+
+    def hash(self, number: int) -> int:
+        """Replace a number of 32 bits by one that says nothing without the key; as it is while nothing is sealed."""
+        if not self._newest:
+            return number
+        data = number.to_bytes(4, "big", signed=True)
+        return int.from_bytes(blake2s(data, key=self._hash_key, digest_size=4).digest(), "big", signed=True)
 
     def seal(self, column: str, row_id: bytes, value: bytes) -> bytes:
         """Seal a value of a column (`table.column`) and row; as it is while nothing is sealed."""
@@ -90,6 +108,8 @@ class Sealer:
         """Open a value; one that was never sealed is as it is. Raises `FailedPrecondition` for one of another place."""
         if not value.startswith(MARK):
             return value
+        if len(value) < _HEAD:
+            raise FailedPrecondition(f"a value of {column} is not one that was sealed there")
         nonce, sealed = value[_HEAD - _NONCE : _HEAD], value[_HEAD:]
         try:
             return self._keys[key_of(value)].decrypt(nonce, sealed, _bound(column, row_id))
@@ -97,10 +117,40 @@ class Sealer:
             raise FailedPrecondition(f"a value of {column} is not one that was sealed there") from error
 
     def open_text(self, column: str, row_id: bytes, text: str) -> str:
-        """Open a text."""
+        """Open a text; what only looks as if it were sealed is as it is."""
         if not text.startswith(TEXT_MARK):
             return text
-        return self.open(column, row_id, sealed_bytes(text)).decode()
+        data = sealed_bytes(text)
+        try:
+            return self.open(column, row_id, data).decode() if data.startswith(MARK) else text
+        except FailedPrecondition:
+            return text
+
+    def seal_values(self, column: str, row_id: bytes, text: str) -> str:
+        """Seal the values in a JSON object of arrays: the first element of each; the others decide about them."""
+        if not self._newest:
+            return text
+        sealed = {
+            name: [self.seal_text(column, _part(row_id, name), msgspec.json.encode(value).decode()), *rest]
+            for name, (value, *rest) in msgspec.json.decode(text).items()
+        }
+        return msgspec.json.encode(sealed).decode()
+
+    def open_values(self, column: str, row_id: bytes, text: str) -> str:
+        """Open the values in a JSON object of arrays."""
+        if TEXT_MARK not in text:
+            return text
+        opened = {
+            name: [self._open_value(column, _part(row_id, name), value), *rest]
+            for name, (value, *rest) in msgspec.json.decode(text).items()
+        }
+        return msgspec.json.encode(opened).decode()
+
+    def _open_value(self, column: str, row_id: bytes, value: object) -> object:
+        if not isinstance(value, str) or not value.startswith(TEXT_MARK):
+            return value
+        opened = self.open_text(column, row_id, value)
+        return value if opened == value else msgspec.json.decode(opened)
 
     def lacks(self, values: Iterable[bytes | None]) -> set[int]:
         """Return the data keys that some values need and this process does not hold."""
@@ -109,7 +159,21 @@ class Sealer:
 
 def sealed_bytes(text: str) -> bytes:
     """Return the bytes in a sealed text; nothing in any other."""
-    return b64decode(text[len(TEXT_MARK) :]) if text.startswith(TEXT_MARK) else b""
+    if not text.startswith(TEXT_MARK):
+        return b""
+    try:
+        return b64decode(text[len(TEXT_MARK) :], validate=True)
+    except binascii.Error:
+        return b""
+
+
+def all_sealed_bytes(text: str) -> list[bytes]:
+    """Return the bytes of everything sealed inside a text."""
+    return [sealed_bytes(found) for found in _SEALED.findall(text)]
+
+
+def _part(row_id: bytes, name: str) -> bytes:
+    return row_id + b"\x00" + name.encode()
 
 
 def key_of(value: bytes) -> int:

@@ -7,16 +7,20 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 
 from chassis.clock import now
 from chassis.database import Database, Transaction
-from chassis.encryption.sealing import SETTING, EncryptionKeys, Sealer, sealed_bytes
+from chassis.encryption.sealing import SETTING, EncryptionKeys, Sealer, all_sealed_bytes, sealed_bytes
 from chassis.errors import FailedPrecondition
 
 log = logging.getLogger(__name__)
 
 _REFRESH_S = 600.0
 _AT_ONCE = 200
+
+_HASHES = date(1970, 1, 1)
+"""The day of the key of hashes, which is none of a day's."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,28 @@ class Vault:
         day = now().date()
         async with self._database.transaction() as tx:
             newest = await tx.row("SELECT * FROM data_keys ORDER BY data_key_id DESC LIMIT 1")
+            if newest is None:
+                await self._make(tx, _HASHES)
             if newest is None or newest.day < day:
-                await tx.execute(
-                    """
-                    INSERT INTO data_keys (day, key_name, wrapped) VALUES (:day, :key_name, :wrapped)
-                    ON CONFLICT (day) DO NOTHING
-                    """,
-                    day=day,
-                    key_name=self.keys.current,
-                    wrapped=self.keys.wrap(os.urandom(32), day.isoformat()),
-                )
+                await self._make(tx, day)
         # Only a key that is committed seals anything.
         async with self._database.snapshot() as tx:
             newest = await tx.value("SELECT max(data_key_id) FROM data_keys")
             await self.load(tx, [newest])
+            row = await tx.row("SELECT * FROM data_keys WHERE day = :day", day=_HASHES)
+            if row is not None:
+                self.sealer.learn_hash_key(self.keys.unwrap(row.key_name, row.wrapped, row.day.isoformat()))
+
+    async def _make(self, tx: Transaction, day: date) -> None:
+        await tx.execute(
+            """
+            INSERT INTO data_keys (day, key_name, wrapped) VALUES (:day, :key_name, :wrapped)
+            ON CONFLICT (day) DO NOTHING
+            """,
+            day=day,
+            key_name=self.keys.current,
+            wrapped=self.keys.wrap(os.urandom(32), day.isoformat()),
+        )
 
     async def load(self, tx: Transaction, data_key_ids: Sequence[int]) -> None:
         """Load data keys; those that there are not are left out."""
@@ -166,3 +178,14 @@ async def opened_texts(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) 
     if missing:
         await vault.load(tx, sorted(missing))
     return [vault.sealer.open_text(*row) for row in rows]
+
+
+async def opened_values(tx: Transaction, rows: Sequence[tuple[str, bytes, str]]) -> list[str]:
+    """Open the values in JSON objects of arrays: column, row and what stands there."""
+    vault = tx.vault
+    if vault is None or not vault.keys.current:
+        return [text for _, _, text in rows]
+    missing = vault.sealer.lacks(value for _, _, text in rows for value in all_sealed_bytes(text))
+    if missing:
+        await vault.load(tx, sorted(missing))
+    return [vault.sealer.open_values(*row) for row in rows]

@@ -230,3 +230,23 @@ def word_grams(words: Collection[str]) -> list[int]:
     """Return the pieces of all words; a single letter has none, it is looked for in what the others find."""
     usable = (word for word in words if len(word) > 1 or is_word(word))
     return sorted({piece for word in usable for piece in grams_within(word)})
+
+
+def rank_of(query: Query, kind: str, text: str) -> int | None:
+    """Say how well a value's forms fit; None when they do not. PostgreSQL says the same of values that it can read."""
+    digits = query.digits if kind == PHONE else ""
+    if BREAK + query.whole + BREAK in text or (digits and BREAK + digits + BREAK in text):
+        return 1
+    if BREAK + query.whole in text or (digits and BREAK + digits in text):
+        return 2
+    return 3 if all(word in text for word in query.words) or (digits and digits in text) else None
+
+
+def matches_after(found: Iterable[Match], after: tuple[int, int, bytes] | None, most: int) -> list[Match]:
+    """Return each customer once, with what fits best, in the order of answers after a position of it."""
+    best: dict[FragmentKey, Match] = {}
+    for match in sorted(found, key=lambda each: (each.rank, -each.last_seen_us, each.kind, each.value)):
+        best.setdefault(match.profile, match)
+    ordered = sorted(best.values(), key=lambda each: (each.rank, -each.last_seen_us, each.profile))
+    begin = (after[0], -after[1], after[2]) if after else None
+    return [each for each in ordered if begin is None or (each.rank, -each.last_seen_us, each.profile) > begin][:most]

@@ -6,13 +6,13 @@ from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
-from sqlalchemy import Row
 
 from svc_profile.domain.claims import Pair
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.evidence import confidence
 from svc_profile.domain.identity import Conflict
 from svc_profile.domain.profiles import KnownAs
+from svc_profile.store.sealed import revealed
 
 _CONFLICTS = """
 SELECT l.child, l.parent, l.parent_namespace, l.rule, l.source, l.message_id, l.claim_time_us,
@@ -64,7 +64,7 @@ class ConflictStore:
             most=most,
             **({} if of is None else {"fragments": [UUID(fragment) for fragment in of]}),
         )
-        return [_conflict(row) for row in rows]
+        return [_conflict(row) for row in await revealed(self._tx, rows, {"value": "child"})]
 
     async def find(self, pair: Pair) -> Conflict | None:
         """Return the conflict about a pair, None when there is none or somebody has decided about it."""
@@ -74,7 +74,7 @@ class ConflictStore:
         return None if row is None else _conflict(row)
 
 
-def _conflict(row: Row[Any]) -> Conflict:
+def _conflict(row: Any) -> Conflict:
     return Conflict(
         identifier=KnownAs(row.child.bytes, row.namespace, row.value, row.first_seen_us, row.last_seen_us),
         profile=row.profile_id.bytes,

@@ -18,6 +18,7 @@ from svc_profile.domain.purposes import State
 from svc_profile.domain.reports import Reports, Span
 from svc_profile.domain.statements import ReportKey
 from svc_profile.domain.traits import Trait
+from svc_profile.store.sealed import revealed
 
 # A fragment without a row in fragment_profiles is its own profile. The profile's id is one of its fragments.
 _CUSTOMERS = """
@@ -44,7 +45,9 @@ ORDER BY fragment_id FOR NO KEY UPDATE
 """
 
 _TRAITS = """
-SELECT fragment_id, CAST(traits -> 'birthday' AS text) AS birthday, CAST(traits -> 'age' AS text) AS age
+SELECT fragment_id, CAST(
+    jsonb_strip_nulls(jsonb_build_object('birthday', traits -> 'birthday', 'age', traits -> 'age')) AS text
+) AS traits
 FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) AND traits ?| ARRAY['birthday', 'age']
 """
 
@@ -153,7 +156,7 @@ WHERE (fragment_id, purpose_id) IN (
 RETURNING fragment_id, purpose_id, expires_us
 """
 
-_decode_trait = msgspec.json.Decoder(Trait).decode
+_decode_traits = msgspec.json.Decoder(dict[str, Trait]).decode
 
 
 class ConsentStore:
@@ -213,12 +216,8 @@ class ConsentStore:
         if not fragments:
             return {}
         rows = await self._tx.rows(_TRAITS, fragments=[UUID(each) for each in fragments])
-        return {
-            row.fragment_id.bytes: {
-                name: _decode_trait(value) for name, value in (("birthday", row.birthday), ("age", row.age)) if value
-            }
-            for row in rows
-        }
+        rows = await revealed(self._tx, rows, {}, {"traits": "fragment_id"})
+        return {row.fragment_id.bytes: _decode_traits(row.traits) for row in rows}
 
     async def names(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, KnownAs]:
         """Return the identifiers that fragments are known by."""
@@ -231,6 +230,7 @@ class ConsentStore:
             """,
             fragments=[UUID(each) for each in fragments],
         )
+        rows = await revealed(self._tx, rows, {"value": "fragment_id"})
         return {row.fragment_id.bytes: _known_as(row) for row in rows}
 
     async def set_flags(self, flags: Mapping[FragmentKey, int], mask: int) -> dict[FragmentKey, int]:

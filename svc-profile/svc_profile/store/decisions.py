@@ -12,6 +12,7 @@ from svc_profile.domain.decisions import Decision, DecisionKind, Note, Record, S
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.profiles import KnownAs
+from svc_profile.store.sealed import revealed
 
 _SHOWN = 100
 _HELD = 2
@@ -130,6 +131,7 @@ class DecisionStore:
         if not rows:
             return []
         shown = await self._tx.rows(_SIDES, decisions=[row.decision_id for row in rows], most=_SHOWN)
+        shown = await revealed(self._tx, shown, {"value": "fragment_id"})
         sides: dict[tuple[int, int], list[Row[Any]]] = {}
         for row in shown:
             sides.setdefault((row.decision_id, row.side), []).append(row)

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
-from sqlalchemy import Row
 
 from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.traits import NO_POLICIES, Policies, Trait
+from svc_profile.store.sealed import TRAITS, revealed, revealed_fragments, seal_identifier
 from svc_profile.store.suppressions import SuppressionStore
 
 # Merging in Python costs half of what merging jsonb in SQL costs: 7 µs and 17 µs of PostgreSQL per fragment.
@@ -205,8 +205,8 @@ class FragmentStore:
         inserted = await self._tx.execute(
             _INSERT,
             namespaces=[fragment.name.namespace for fragment in fragments],
-            values=[fragment.name.value for fragment in fragments],
-            **_columns(fragments, empty=True),
+            values=[_sealed_value(self._tx, fragment.name) for fragment in fragments],
+            **self._columns(fragments, empty=True),
         )
         if inserted < len(fragments):
             raise RaceError
@@ -218,14 +218,15 @@ class FragmentStore:
         await self._add_rest(
             [fragment for fragment in fragments if fragment.traits or fragment.revenue or fragment.groups]
         )
-        await self._tx.execute(_UPDATE, places=places, **_columns(fragments, empty=False))
+        await self._tx.execute(_UPDATE, places=places, **self._columns(fragments, empty=False))
 
     async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
         """Few events carry traits, money or groups, so these columns are read for those alone."""
         if not fragments:
             return
         by_key = {fragment.name.fragment: fragment for fragment in fragments}
-        for row in await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key]):
+        rows = await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key])
+        for row in await revealed(self._tx, rows, {}, {"traits": "fragment_id"}):
             fragment = by_key[row.fragment_id.bytes]
             fragment.take_traits(_read_traits(row.traits), self._policies)
             fragment.take_revenue(_read_revenue(row.revenue))
@@ -236,7 +237,7 @@ class FragmentStore:
         rows = await self._tx.rows(_PROFILE, fragment=UUID(fragment))
         if not rows:
             return None
-        return rows[0].profile_id.bytes, [read_fragment(row) for row in rows]
+        return rows[0].profile_id.bytes, [read_fragment(row) for row in await revealed_fragments(self._tx, rows)]
 
     async def existing(self, fragments: Collection[FragmentKey]) -> set[FragmentKey]:
         """Return those fragments that somebody was ever known by."""
@@ -255,7 +256,7 @@ class FragmentStore:
         if not fragments:
             return {}
         rows = await self._tx.rows(_SOME, fragments=[UUID(fragment) for fragment in fragments])
-        return {row.fragment_id.bytes: read_fragment(row) for row in rows}
+        return {row.fragment_id.bytes: read_fragment(row) for row in await revealed_fragments(self._tx, rows)}
 
     async def traits(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, dict[str, Trait]]:
         """Return the traits of some fragments."""
@@ -264,11 +265,13 @@ class FragmentStore:
             " WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))",
             fragments=[UUID(fragment) for fragment in fragments],
         )
+        rows = await revealed(self._tx, rows, {}, {"traits": "fragment_id"})
         return {row.fragment_id.bytes: _read_traits(row.traits) for row in rows}
 
     async def lock_after(self, after: FragmentKey | None, *, most: int) -> dict[FragmentKey, dict[str, Trait]]:
         """Lock the next fragments in the order of their keys; return their traits."""
         rows = await self._tx.rows(_LOCK_AFTER, after=UUID(after) if after else None, most=most)
+        rows = await revealed(self._tx, rows, {}, {"traits": "fragment_id"})
         return {row.fragment_id.bytes: _read_traits(row.traits) for row in rows}
 
     async def put_traits(self, traits: Mapping[FragmentKey, dict[str, Trait]]) -> None:
@@ -277,15 +280,29 @@ class FragmentStore:
             await self._tx.execute(
                 _PUT_TRAITS,
                 fragments=[UUID(fragment) for fragment in traits],
-                traits=[_json(of) for of in traits.values()],
+                traits=[self._tx.sealer.seal_values(TRAITS, key, _json(of)) for key, of in traits.items()],
             )
 
     async def profiles(self, profiles: Collection[FragmentKey]) -> dict[FragmentKey, list[Fragment]]:
         """Return all fragments of some profiles; one that does not exist is left out."""
         found: dict[FragmentKey, list[Fragment]] = {}
-        for row in await self._tx.rows(_PROFILES, profiles=[UUID(profile) for profile in profiles]):
+        rows = await self._tx.rows(_PROFILES, profiles=[UUID(profile) for profile in profiles])
+        for row in await revealed_fragments(self._tx, rows):
             found.setdefault(row.profile_id.bytes, []).append(read_fragment(row))
         return found
+
+    def _columns(self, fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
+        columns, sealer = _columns(fragments, empty=empty), self._tx.sealer
+        if sealer.is_on and columns["traits"]:
+            columns["traits"] = [
+                None if text is None else sealer.seal_values(TRAITS, fragment.name.fragment, text)
+                for fragment, text in zip(fragments, columns["traits"], strict=True)
+            ]
+        return columns
+
+
+def _sealed_value(tx: Transaction, name: Name) -> str:
+    return seal_identifier(tx, name.fragment, name.namespace, name.value)
 
 
 def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
@@ -314,7 +331,7 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def read_fragment(row: Row[Any]) -> Fragment:
+def read_fragment(row: Any) -> Fragment:
     """Read a row with all columns of a fragment."""
     return Fragment(
         name=Name(row.fragment_id.bytes, row.namespace, row.value),

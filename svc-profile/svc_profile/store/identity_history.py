@@ -9,6 +9,7 @@ from chassis.database import Transaction
 from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.timeline import DecisionMade, LinkMade
+from svc_profile.store.sealed import revealed
 
 # Fragments that nobody is known by are of the machine. A pair has one link, whatever number of events speak for it.
 _LINKS = """
@@ -64,6 +65,7 @@ class IdentityHistoryStore:
             parent=UUID(before[2]) if before else None,
             most=most,
         )
+        rows = await revealed(self._tx, rows, {"value": "child", "parent_value": "parent"})
         return [
             LinkMade(
                 child=row.child.bytes,

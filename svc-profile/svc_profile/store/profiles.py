@@ -11,6 +11,7 @@ from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import Fragment
 from svc_profile.store.fragments import PROFILE, read_fragment
+from svc_profile.store.sealed import revealed_fragments
 from svc_profile.store.trait_schema import parse_schema
 
 _WHOLE = PROFILE.format(further=", (SELECT CAST(document AS text) FROM trait_schema) AS schema")
@@ -31,4 +32,8 @@ async def find_whole(tx: Transaction, fragment: FragmentKey) -> Whole | None:
     rows = await tx.rows(_WHOLE, fragment=UUID(fragment))
     if not rows:
         return None
-    return Whole(rows[0].profile_id.bytes, [read_fragment(row) for row in rows], parse_schema(rows[0].schema))
+    return Whole(
+        rows[0].profile_id.bytes,
+        [read_fragment(row) for row in await revealed_fragments(tx, rows)],
+        parse_schema(rows[0].schema),
+    )

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import opened_texts
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import storable_text
-from svc_profile.domain.search import BREAK, Entry, Match, Query, grams_within, word_grams
+from svc_profile.domain.search import BREAK, Entry, Match, Query, grams_within, matches_after, rank_of, word_grams
+from svc_profile.store.sealed import ENTRY, FOUND, IDENTIFIER, revealed_fragments
 
 # Two halves of one 64-bit key; 8 is identity and what follows from it.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(8, 2)"
@@ -88,6 +90,25 @@ SELECT * FROM best
 WHERE CAST(:rank AS integer) IS NULL OR (rank, -last_seen_us, profile_id)
     > (CAST(:rank AS integer), - CAST(:last_seen_us AS bigint), CAST(:profile_id AS uuid))
 ORDER BY rank, last_seen_us DESC, profile_id LIMIT :most
+"""
+
+_SEALED_CANDIDATES = """
+WITH candidates AS (
+    (SELECT * FROM search_entries WHERE grams @> CAST(:begin_grams AS integer[]) LIMIT :candidates)
+    UNION
+    (SELECT * FROM search_entries WHERE grams @> CAST(:word_grams AS integer[]) LIMIT :candidates)
+    UNION
+    (SELECT * FROM search_entries WHERE grams @> CAST(:digit_begin_grams AS integer[]) AND kind = 'phone'
+        LIMIT :candidates)
+    UNION
+    (SELECT * FROM search_entries WHERE grams @> CAST(:digit_grams AS integer[]) AND kind = 'phone' LIMIT :candidates)
+), found AS (
+    SELECT fragment_id, kind, text, value FROM candidates
+    UNION ALL
+    SELECT fragment_id, namespace, '', value FROM fragments WHERE fragment_id = ANY (CAST(:named AS uuid[]))
+)
+SELECT r.*, coalesce(m.profile_id, r.fragment_id) AS profile_id, f.last_seen_us
+FROM found r JOIN fragments f USING (fragment_id) LEFT JOIN fragment_profiles m USING (fragment_id)
 """
 
 _FILL_STATE = "SELECT version, after_fragment, after_event FROM search_filling FOR UPDATE"
@@ -167,6 +188,7 @@ class SearchStore:
     async def sources(self, fragments: Collection[FragmentKey]) -> list[Source]:
         """Return what the entries of some fragments are made of, locked against erasure."""
         rows = await self._tx.rows(_SOURCES, fragments=[UUID(fragment) for fragment in fragments])
+        rows = await revealed_fragments(self._tx, rows)
         return [Source(row.fragment_id.bytes, row.namespace, row.value, _values(row.traits)) for row in rows]
 
     async def replace(self, fragments: Collection[FragmentKey], entries: Sequence[Entry]) -> None:
@@ -182,15 +204,28 @@ class SearchStore:
 
     async def add(self, entries: Sequence[Entry]) -> None:
         """Put further entries in."""
+        if self._tx.sealer.is_on and entries:
+            entries = await self._unknown(entries)
         if entries:
+            seal, hash_ = self._tx.sealer.seal_text, self._tx.sealer.hash
             await self._tx.execute(
                 _PUT,
                 fragments=[UUID(entry.fragment) for entry in entries],
                 kinds=[entry.kind for entry in entries],
-                texts=[storable_text(entry.text) for entry in entries],
-                values=[storable_text(entry.value) for entry in entries],
-                grams=[_array(entry.grams) for entry in entries],
+                texts=[seal(ENTRY, entry.fragment, storable_text(entry.text)) for entry in entries],
+                values=[seal(FOUND, entry.fragment, storable_text(entry.value)) for entry in entries],
+                grams=[_array(map(hash_, entry.grams)) for entry in entries],
             )
+
+    async def _unknown(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Leave out entries that are there: sealed ones look different each time, so no index tells."""
+        rows = await self._tx.rows(
+            "SELECT fragment_id, kind, text FROM search_entries WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))",
+            fragments=[UUID(entry.fragment) for entry in entries],
+        )
+        texts = await opened_texts(self._tx, [(ENTRY, row.fragment_id.bytes, row.text) for row in rows])
+        known = {(row.fragment_id.bytes, row.kind, text) for row, text in zip(rows, texts, strict=True)}
+        return [entry for entry in entries if (entry.fragment, entry.kind, storable_text(entry.text)) not in known]
 
     async def forget(self, fragments: Collection[FragmentKey]) -> None:
         """Let some fragments be found by nothing."""
@@ -206,6 +241,9 @@ class SearchStore:
         most: int,
     ) -> list[Match]:
         """Return customers who fit a query, or whom it names outright, best first, after a position of the list."""
+        if self._tx.sealer.is_on:
+            found = await self._sealed_matches(query, named, candidates)
+            return matches_after(found, after, most)
         digits = query.digits
         rows = await self._tx.rows(
             _MATCHES,
@@ -225,6 +263,47 @@ class SearchStore:
             most=most,
         )
         return [Match(row.profile_id.bytes, row.kind, row.value, row.rank, row.last_seen_us) for row in rows]
+
+    async def _sealed_matches(self, query: Query, named: Iterable[FragmentKey], candidates: int) -> list[Match]:
+        """Look at candidates in the open: PostgreSQL knows sealed values by hashes of their pieces only."""
+        hash_, digits = self._tx.sealer.hash, query.digits
+        rows = await self._tx.rows(
+            _SEALED_CANDIDATES,
+            begin_grams=list(map(hash_, grams_within(BREAK + query.whole))),
+            word_grams=list(map(hash_, word_grams(query.words))),
+            digit_begin_grams=list(map(hash_, grams_within(BREAK + digits))) if digits else None,
+            digit_grams=list(map(hash_, grams_within(digits))) if digits else None,
+            named=[UUID(fragment) for fragment in named],
+            candidates=candidates,
+        )
+        texts = await opened_texts(self._tx, [(ENTRY, row.fragment_id.bytes, row.text) for row in rows])
+        values = await opened_texts(
+            self._tx, [(FOUND if row.text else IDENTIFIER, row.fragment_id.bytes, row.value) for row in rows]
+        )
+        ranked = (
+            (row, value, rank_of(query, row.kind, text) if text else 1)
+            for row, text, value in zip(rows, texts, values, strict=True)
+        )
+        return [
+            Match(row.profile_id.bytes, row.kind, value, rank, row.last_seen_us)
+            for row, value, rank in ranked
+            if rank is not None
+        ]
+
+    async def seal(self) -> bool:
+        """Begin the index anew when its entries are not sealed and have to be; tells whether it was begun anew."""
+        if not self._tx.sealer.is_on or not await self.try_lock():
+            return False
+        begun = await self._tx.execute(
+            """
+            INSERT INTO sealing_progress (column_name, after, sealed_count, done)
+            VALUES ('search_entries', '', 0, true) ON CONFLICT DO NOTHING
+            """
+        )
+        if begun:
+            await self._tx.execute("DELETE FROM search_entries")
+            await self.save_filling(Filling(0, None, None))
+        return bool(begun)
 
     async def filling(self) -> Filling:
         """Return how far the index has been filled, locked against other processes."""

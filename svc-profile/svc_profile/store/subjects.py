@@ -10,6 +10,7 @@ from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.flags import SHARED
 from svc_profile.store.links import LinkStore
 from svc_profile.store.members import find_members
+from svc_profile.store.sealed import revealed
 
 # In key order, as a fold takes them; the identity lock comes after them, as in a fold.
 _HOLD = """
@@ -45,6 +46,7 @@ async def hold_customer(tx: Transaction, fragment: FragmentKey) -> list[Fragment
 async def names_of(tx: Transaction, fragments: Sequence[FragmentKey]) -> dict[Name, bool]:
     """Return the identifiers of a customer, each with whether it is somebody else's too."""
     rows = await tx.rows(_NAMES, fragments=[UUID(each) for each in fragments], shared=SHARED)
+    rows = await revealed(tx, rows, {"value": "fragment_id"})
     return {Name(row.fragment_id.bytes, row.namespace, row.value): row.shared for row in rows}
 
 

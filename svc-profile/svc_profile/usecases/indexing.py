@@ -91,3 +91,8 @@ async def _fill_some(store: SearchStore, most: int) -> bool:
     else:
         await store.save_filling(Filling(INDEX_VERSION, None, None))
     return True
+
+
+async def seal_index(tx: Transaction) -> None:
+    """Have the index made anew when what it holds must not be read any more."""
+    await SearchStore(tx).seal()
