@@ -10,7 +10,9 @@ from bench.platform.running import SECRET_KEY, Platform, running_platform
 
 SETTINGS = {
     # What a killed process had in hand comes again after ten seconds instead of a minute.
-    "DANGOL_ACK_WAIT_SECONDS": "10"
+    "DANGOL_ACK_WAIT_SECONDS": "10",
+    # Retention is enforced each second instead of each hour.
+    "DANGOL_RETENTION_SECONDS": "1",
 }
 
 
