@@ -19,6 +19,7 @@ from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
 from dangol.profile.v1.traits_pb2_grpc import TraitServiceStub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from svc_profile.app import build
 from svc_profile.domain.search import fold
 from svc_profile.settings import Settings
@@ -30,9 +31,10 @@ EXACT, PREFIX, INSIDE = pb.MATCH_RANK_EXACT, pb.MATCH_RANK_PREFIX, pb.MATCH_RANK
 numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-async def service(engines: Engines) -> AsyncIterator[RunningService]:
-    async with running(build, Settings, engines) as service:
+@pytest.fixture(scope="module", params=[{}, {"k1": SecretStr("11" * 32)}], ids=["open", "sealed"])
+async def service(engines: Engines, request: pytest.FixtureRequest) -> AsyncIterator[RunningService]:
+    """With and without encryption at rest: what is found is the same."""
+    async with running(build, Settings, engines, encryption_keys=request.param) as service:
         yield service
 
 
