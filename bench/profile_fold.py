@@ -3,12 +3,14 @@
 
 The prototype does the least that a profile store can do: it dedupes message ids, folds counts and times per customer in
 Python, and upserts them, in transactions of 1,000 events. It knows no identity, keeps no event and no trait. The
-consumer's function runs on prepared messages, without NATS, in transactions of 2,000 events.
+consumer's function runs on prepared messages, without NATS, in transactions of 2,000 events. Of both, two transactions
+run at a time, as they do in the consumer: Python works on one while PostgreSQL works on the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import tempfile
@@ -41,6 +43,7 @@ from bench.report import put_table, table
 MESSAGE_EVENTS = 125
 MESSAGES = 16
 PROTOTYPE_MESSAGES = 8
+AT_ONCE = 2
 KEY = "00112233445566778899aabbccddeeff"
 START_US = 1_763_000_000_000_000
 PROPERTIES = json.dumps(
@@ -63,7 +66,9 @@ Handle = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[None]
 _SEEN = """
 INSERT INTO bare_seen SELECT unnest(CAST(:keys AS uuid[])) ON CONFLICT DO NOTHING RETURNING event_key
 """
-_READ = "SELECT id, CAST(counts AS text) FROM bare_profiles WHERE id = ANY (CAST(:ids AS uuid[])) FOR UPDATE"
+_READ = (
+    "SELECT id, CAST(counts AS text) FROM bare_profiles WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"
+)
 _UPSERT = """
 INSERT INTO bare_profiles AS p
 SELECT id, first_us, last_us, CAST(counts AS jsonb) FROM unnest(
@@ -168,14 +173,21 @@ def messages(events: Sequence[Event]) -> list[bytes]:
 
 
 async def handle_all(database: Database, handle: Handle, packed: Sequence[bytes], messages_at_once: int) -> None:
-    """Do what the chassis does with each micro-batch, except for NATS."""
-    for start in range(0, len(packed), messages_at_once):
-        deliveries = [
-            Delivery(EventBatch.FromString(data), f"{id(packed)}-{start}-{n}", "events.collected.0", start + n, 1)
-            for n, data in enumerate(packed[start : start + messages_at_once])
-        ]
-        async with database.transaction() as tx:
-            await handle(tx, deliveries)
+    """Do what the chassis does with micro-batches, except for NATS: two of them at a time."""
+    starts = iter(range(0, len(packed), messages_at_once))
+
+    async def work() -> None:
+        for start in starts:
+            deliveries = [
+                Delivery(EventBatch.FromString(data), f"{id(packed)}-{start}-{n}", "events.collected.0", start + n, 1)
+                for n, data in enumerate(packed[start : start + messages_at_once])
+            ]
+            async with database.transaction() as tx:
+                await handle(tx, deliveries)
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(AT_ONCE):
+            workers.create_task(work())
 
 
 async def prototype(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:

@@ -76,10 +76,15 @@ class Consumer:
         """Handle micro-batches until stopped."""
         await self._puller.open()
         try:
-            while not self._stopping.is_set():
-                await self._turn()
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self._subscription.at_once):
+                    workers.create_task(self._work())
         finally:
             await self._puller.close()
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            await self._turn()
 
     async def _turn(self) -> None:
         try:

@@ -54,6 +54,8 @@ class Subscription:
     """Subject to hear; the message's full name when None."""
     batch_messages: int = 16
     """Most messages in one transaction."""
+    at_once: int = 1
+    """Transactions of one process at the same time: of two, Python works on one while PostgreSQL has the other."""
     inbox: bool = True
     name: str | None = None
     """Short name of the consumer; made from the message's name when None."""
