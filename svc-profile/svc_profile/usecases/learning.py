@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fold events into fragments, and find out who is who."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -64,9 +65,10 @@ class Learner:
         older = await links.linked(folded.earlier)
         if news or older:
             await relink(tx, self.namer.types, news, older, folded.new)
-        return {claim.child for claim in news.values() if claim.is_login and not _is_first(claim.child, news, folded)}
-
-
-def _is_first(device: FragmentKey, news: Mapping[tuple[FragmentKey, FragmentKey], object], folded: Folded) -> bool:
-    """Tell whether a device is new and only one user has come with it: so nearly all are."""
-    return device in folded.new and sum(child == device for child, _ in news) < 2
+        # A device that is new and came with only one user, as nearly all do, is shared with nobody.
+        links_of = Counter(child for child, _ in news)
+        return {
+            claim.child
+            for claim in news.values()
+            if claim.is_login and (claim.child not in folded.new or links_of[claim.child] > 1)
+        }
