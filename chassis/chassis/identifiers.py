@@ -96,13 +96,13 @@ class IdentifierTypes:
         """Namespaces of things that people share."""
         self.traits = {trait: known.namespace for known in self.types for trait in known.traits}
         """Namespace of each trait of `identify` that carries an identifier, strongest first."""
-        self._blocked: frozenset[tuple[str, str]] = frozenset()
-        self._blocked = frozenset(
-            (known.namespace, spelt)
+        self._spellings: dict[str, Spelling] = {known.namespace: known.normalise for known in self.types}
+        self._blocked: dict[str, frozenset[str | None]] = {}
+        self._blocked = {
+            known.namespace: frozenset(self.spelt(known.namespace, value) for value in known.blocked)
             for known in self.types
-            for value in known.blocked
-            if (spelt := self.spelt(known.namespace, value)) is not None
-        )
+            if known.blocked
+        }
         self.normalise = lru_cache(maxsize=65_536)(self.spelt)
         """Bring a value into its one spelling; None when nobody can be known by it."""
 
@@ -114,8 +114,9 @@ class IdentifierTypes:
         text = unicodedata.normalize("NFC", value).strip(_AROUND)
         if not text or len(text) > MAX_VALUE_LENGTH or "\x00" in text or is_junk(text, self._junk):
             return None
-        spelt = self._spell(self._by_namespace[namespace].normalise, text)
-        return None if (namespace, spelt) in self._blocked else spelt
+        spelling = self._spellings[namespace]
+        spelt = text if spelling == "text" else self._spell(spelling, text)
+        return None if spelt in self._blocked.get(namespace, ()) else spelt
 
     def _spell(self, spelling: Spelling, text: str) -> str | None:
         if spelling == "email":

@@ -31,7 +31,7 @@ SETTINGS = {
     "password_encryption": "scram-sha-256",
     "max_connections": "150",
     "timezone": "UTC",
-    # Two cores; what depends on the machine's memory is added at every start.
+    # Two cores; what depends on the machine's memory and disk is added at every start.
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "max_parallel_workers_per_gather": "1",
@@ -43,7 +43,6 @@ SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
-    "max_wal_size": "2GB",
     "min_wal_size": "256MB",
     "wal_buffers": "16MB",
     "wal_compression": "off",
@@ -72,6 +71,15 @@ def memory_settings(total_bytes: int) -> dict[str, str]:
     """Share out the machine's memory: pages that are not used take none, so an eighth costs a small shop nothing."""
     buffers = min(max(total_bytes // 8 // _MIB, 128), 4096)
     return {"shared_buffers": f"{buffers}MB", "effective_cache_size": f"{max(total_bytes // 2 // _MIB, buffers)}MB"}
+
+
+def disk_settings(total_bytes: int) -> dict[str, str]:
+    """Share out the disk: the longer the log may grow, the fewer checkpoints.
+
+    After each checkpoint every page goes whole into the log when it is first written again (8 KiB), and events of a
+    million customers hardly write to a page twice before the next one.
+    """
+    return {"max_wal_size": f"{min(max(total_bytes // 32 // _MIB, 1024), 8192)}MB"}
 
 
 INITDB_OPTIONS = (
@@ -156,6 +164,7 @@ class PostgresEngine(Engine):
 
     def _configure(self, data: Path) -> None:
         settings = SETTINGS | memory_settings(psutil.virtual_memory().total)
+        settings |= disk_settings(shutil.disk_usage(data).total)
         settings |= {"port": str(self.port)} | (THROWAWAY_SETTINGS if self._throwaway else {})
         lines = [f"{name} = '{value}'" for name, value in settings.items()]
         self._write(data / "postgresql.conf", "# Written at every start.\n" + "\n".join(lines) + "\n")

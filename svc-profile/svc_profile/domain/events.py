@@ -100,7 +100,7 @@ class Namer:
     def __init__(self, key: IdentityKey) -> None:
         self._key = key
         self.types = key.types
-        self._name: Callable[[str, str], Name | None] = lru_cache(_CACHED)(self._make)
+        # Visitors come again with the same ids; what else names a customer, such as an address, hardly does.
         self._pair: Callable[[str, str], Names] = lru_cache(_CACHED)(self._make_pair)
 
     def names(
@@ -115,6 +115,9 @@ class Namer:
     def _make_pair(self, user_id: str, anonymous_id: str) -> Names:
         user = self._name(USER_ID, user_id) if user_id else None
         visitor = self._name(ANONYMOUS_ID, anonymous_id) if anonymous_id else None
+        if user is None or visitor is None:
+            only = user or visitor
+            return NO_NAMES if only is None else Names((only,))
         return Names(self._by_strength([user, visitor]))
 
     def _with_traits(self, pair: Names, traits: Mapping[str, Any]) -> Names:
@@ -128,6 +131,11 @@ class Namer:
         is_user = bool(seen) and seen[0].namespace == USER_ID
         former = self._name(USER_ID, previous_id) if is_user else None
         return Names(self._by_strength([*seen, previous]), previous, None if former in seen else former)
+
+    def _name(self, namespace: str, raw: str) -> Name | None:
+        # What comes here is not in the cache of pairs, and would not be in that of spellings.
+        value = self.types.spelt(namespace, raw)
+        return None if value is None else Name(self._key.fragment_key(namespace, value), namespace, value)
 
     def _by_strength(self, names: Sequence[Name | None]) -> tuple[Name, ...]:
         """Put names in order, each once; of one type the first that was given is the strongest."""
@@ -144,11 +152,6 @@ class Namer:
             if trait in traits and (text := _id_text(traits[trait]))
         ]
         return [name for name in found if name is not None]
-
-    def _make(self, namespace: str, raw: str) -> Name | None:
-        # What comes here is not in the cache of names, and would not be in that of spellings.
-        value = self.types.spelt(namespace, raw)
-        return None if value is None else Name(self._key.fragment_key(namespace, value), namespace, value)
 
 
 def _id_text(value: Any) -> str:
