@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file whose pieces lie in PostgreSQL, as Python's readers want it."""
 
-import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
-
-Fetch = Callable[[int], Awaitable[tuple[int, bytes] | None]]
 
 
 class ChunkFile(io.RawIOBase):
-    """Reads in a thread what an event loop fetches; holds one piece at a time."""
+    """Holds one piece at a time. `fetch` finds the piece that holds a byte: where it begins, and its bytes."""
 
-    def __init__(self, fetch: Fetch, size: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fetch: Callable[[int], tuple[int, bytes]], size: int) -> None:
         self._fetch = fetch
         self._size = size
-        self._loop = loop
         self._position = 0
         self._first = 0
         self._piece = b""
@@ -44,21 +40,12 @@ class ChunkFile(io.RawIOBase):
             return 0
         offset = self._position - self._first
         if not 0 <= offset < len(self._piece):
-            self._first, self._piece = self._get(self._position)
+            self._first, self._piece = self._fetch(self._position)
             offset = self._position - self._first
         part = memoryview(self._piece)[offset : offset + len(buffer)]
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)
-
-    def _get(self, position: int) -> tuple[int, bytes]:
-        found = asyncio.run_coroutine_threadsafe(self._found(position), self._loop).result()
-        if found is None or position >= found[0] + len(found[1]):
-            raise ForgottenError
-        return found
-
-    async def _found(self, position: int) -> tuple[int, bytes] | None:
-        return await self._fetch(position)
 
 
 class ForgottenError(Exception):

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the files of imports: parse in a thread while PostgreSQL works on the batches before, remember what is done.
+"""Read the files of imports: another process parses ahead, batches are learnt from here, what is done is remembered.
 
 A batch is learnt from in one transaction, its resolved events are published, and then it is remembered as done. What a
 crash leaves between these steps is done again with the same message ids, so nothing is lost and nothing counts twice.
 """
 
 import asyncio
-import gzip
-import io
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import BinaryIO, cast
 
 from chassis.bus import Bus, Outgoing
 from chassis.clock import now, to_us
@@ -28,10 +25,10 @@ from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress
 from svc_profile.settings import Settings
 from svc_profile.store.imports import ImportStore
 from svc_profile.usecases import importing
-from svc_profile.wire.importing import Slice, slices
-from svc_profile.wire.packing import messages_of
-from svc_profile.workers.chunks import ChunkFile, ForgottenError
+from svc_profile.wire.parsing import Parsed, Task
+from svc_profile.workers.chunks import ForgottenError
 from svc_profile.workers.leases import new_holder, until
+from svc_profile.workers.parsing import Parser
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,6 @@ Learn = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[int]]
 """The consumer's own way of learning from collected messages; says how many events were new."""
 
 _IN_FLIGHT = 2
-_BUFFER_BYTES = 2**18
 _IDLE_S = 1.0
 _RETRY_S = 0.5
 _FULL_SHARE = 0.5
@@ -50,7 +46,7 @@ _FULL_SHARE = 0.5
 class _Batch:
     """What one batch came to, before it is remembered."""
 
-    piece: Slice
+    piece: Parsed
     taken: int
     outgoing: list[Outgoing]
 
@@ -114,11 +110,11 @@ class ImportWorker:
     async def _read(self, job: ImportJob, stopping: asyncio.Event) -> None:
         if not job.file_key:
             job = await self._name(job)
-        reading = _Reading(slices(job, *self._open(job), self._identifiers))
+        parser = await self._parser(job)
         learning: deque[asyncio.Task[_Batch]] = deque()
         marked = time.perf_counter()
         try:
-            while not stopping.is_set() and (piece := await reading.next()):
+            while not stopping.is_set() and (piece := await parser.next()):
                 await self._wait_for_room(job, stopping)
                 learning.append(asyncio.create_task(self._take(job, piece)))
                 if len(learning) >= _IN_FLIGHT:
@@ -129,21 +125,17 @@ class ImportWorker:
             for task in learning:
                 task.cancel()
             await asyncio.gather(*learning, return_exceptions=True)
-            await reading.close()
+            await parser.close()
         if not stopping.is_set():
             async with self._database.transaction() as tx:
                 await importing.complete(tx, job.plan.import_id, self._holder, self._lease_s, now_us=to_us(now()))
 
-    def _open(self, job: ImportJob) -> tuple[BinaryIO, BinaryIO]:
-        """Return the file as it was sent, and as it is read."""
-
+    async def _parser(self, job: ImportJob) -> Parser:
         async def fetch(offset: int) -> tuple[int, bytes] | None:
             async with self._database.snapshot() as tx:
                 return await ImportStore(tx).chunk(job.plan.import_id, offset)
 
-        file = ChunkFile(fetch, job.progress.received_bytes, asyncio.get_running_loop())
-        buffered = cast(BinaryIO, io.BufferedReader(file, _BUFFER_BYTES))
-        return buffered, cast(BinaryIO, gzip.GzipFile(fileobj=buffered)) if job.plan.gzip else buffered
+        return await Parser.start(Task(job, self._identifiers, self._shards), fetch)
 
     async def _name(self, job: ImportJob) -> ImportJob:
         """Read the file once to name it."""
@@ -160,10 +152,10 @@ class ImportWorker:
         async with self._database.transaction() as tx:
             return await importing.name_file(tx, job, self._holder, digest.digest())
 
-    async def _take(self, job: ImportJob, piece: Slice) -> _Batch:
+    async def _take(self, job: ImportJob, piece: Parsed) -> _Batch:
         deliveries = [
-            Delivery(message, message_id, subject, 0, 1)
-            for subject, message_id, message in messages_of(job, piece, self._shards)
+            Delivery(EventBatch.FromString(data), message_id, subject, 0, 1)
+            for subject, message_id, data in piece.messages
         ]
         async with self._database.transaction() as tx:
             taken = await importing.import_batch(
@@ -181,7 +173,7 @@ class ImportWorker:
             next_offset=piece.next_offset,
             read_rows=piece.first_row + piece.read_rows,
             taken_events=batch.taken,
-            repeated_events=len(piece.events) - batch.taken,
+            repeated_events=piece.events - batch.taken,
             working_us=int((moment - marked) * 1e6),
         )
         async with self._database.transaction() as tx:
@@ -196,25 +188,3 @@ class ImportWorker:
                 if not await ImportStore(tx).prolong(job.plan.import_id, self._holder, self._lease_s):
                     raise StoppedError
             await asyncio.sleep(_IDLE_S)
-
-
-class _Reading:
-    """The next batch is parsed in a thread while the one before is handled."""
-
-    def __init__(self, pieces: Iterator[Slice]) -> None:
-        self._pieces = pieces
-        self._ahead: asyncio.Task[Slice | None] | None = None
-
-    async def next(self) -> Slice | None:
-        """Return the next batch, None at the end."""
-        piece = await (self._ahead or self._start())
-        self._ahead = self._start() if piece is not None else None
-        return piece
-
-    async def close(self) -> None:
-        """Wait until the thread has let go of the file."""
-        if self._ahead is not None:
-            await asyncio.gather(self._ahead, return_exceptions=True)
-
-    def _start(self) -> "asyncio.Task[Slice | None]":
-        return asyncio.create_task(asyncio.to_thread(next, self._pieces, None))
