@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chassis.errors import Invalid
+from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1 import transfer_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,8 +137,12 @@ def test_messages_of_a_batch_are_the_same_each_time_and_no_larger_than_those_of_
     job = ImportJob(plan, State.RUNNING, Progress(), CREATED_US, None, "", 4_000, "file-1")
     packed = list(messages_of(job, piece, 2))
     assert packed == list(messages_of(job, piece, 2))
-    assert sum(len(message.events) for _, _, message in packed) == 2_000
-    assert all(len(message.events) <= MESSAGE_EVENTS and message.ByteSize() < 2**20 for _, _, message in packed)
+    messages = [EventBatch.FromString(data) for _, _, data in packed]
+    assert sorted(event.message_id for message in messages for event in message.events) == sorted(
+        event.message_id for event in piece.events
+    )
+    assert all(len(message.events) <= MESSAGE_EVENTS and message.ByteSize() < 2**20 for message in messages)
+    assert [message.SerializeToString() for message in messages] == [data for _, _, data in packed]
     assert len({message_id for _, message_id, _ in packed}) == len(packed)
 
 

@@ -6,10 +6,12 @@ import gzip
 import io
 import itertools
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -474,6 +476,65 @@ async def test_a_file_that_kills_its_process_again_and_again_is_given_up(service
     assert "were tried" in failed.failure
     await stub(service).ResumeImport(pb.ResumeImportRequest(import_id=import_id))
     assert (await ended(service, import_id)).taken_events == 1
+
+
+def parsers() -> list[psutil.Process]:
+    """Find the processes that parse for this one."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "svc_profile.workers.parsing" in " ".join(child.cmdline())]
+
+
+async def parser_at_work() -> psutil.Process:
+    async with asyncio.timeout(30):
+        while not (found := parsers()):
+            await asyncio.sleep(0.005)
+    return found[0]
+
+
+async def test_a_file_is_parsed_apart_without_a_secret_and_goes_on_when_its_parser_is_killed(
+    service: RunningService, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DANGOL_TOKEN_KEY", "nobody-who-parses-needs-this")
+    rows = 20_000
+    data = csv("customer,at,total,order", *(f"u{n % 100}-{tag},2024-01-01,1,o{n}" for n in range(rows)))
+    import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
+    await upload(service, import_id, data, piece=2**20)
+    parser = await parser_at_work()
+    assert not [name for name in parser.environ() if name.startswith("DANGOL_")]
+    parser.kill()
+    done = await ended(service, import_id)
+    assert (done.state, done.read_rows, done.rejected_rows) == (pb.IMPORT_STATE_COMPLETED, rows, 0)
+    assert sum([(await profile(service, f"user_id:u{n}-{tag}")).revenue["KRW"] for n in range(100)]) == rows
+    async with asyncio.timeout(10):
+        while parsers():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_parser_ends_with_the_process_that_it_parses_for() -> None:
+    """Also with one that is killed: then nobody is left to end it."""
+    script = """
+import asyncio, sys
+from svc_profile.domain.imports import ImportJob, ImportPlan, Progress, State
+from svc_profile.wire.parsing import Task
+from svc_profile.workers.parsing import Parser
+
+async def main():
+    plan = ImportPlan("imp_1", 2, 2, False, "crm", b"")
+    job = ImportJob(plan, State.RUNNING, Progress(received_bytes=1), 0, None, "", 10, "file-1")
+    async def fetch(offset):
+        print(parser._process.pid, flush=True)
+        await asyncio.Event().wait()
+    parser = await Parser.start(Task(job, (), 1), fetch)
+    await parser.next()
+
+asyncio.run(main())
+"""
+    service = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    assert service.stdout is not None
+    parser = psutil.Process(int(await service.stdout.readline()))
+    service.kill()
+    await service.wait()
+    await asyncio.to_thread(parser.wait, 10)
 
 
 async def test_an_upload_that_nobody_went_on_with_is_forgotten(service: RunningService, tag: str) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One value of a file: what text and times become."""
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +12,7 @@ from chassis.errors import Invalid
 from chassis.incoming.times import NOT_GIVEN, read_time
 
 _MICROSECOND = timedelta(microseconds=1)
-_INTEGER = re.compile(r"[+-][0-9]+")
+_SIGNS = ("+", "-")
 _TRUE = frozenset({"true", "yes", "y", "t", "1"})
 _FALSE = frozenset({"false", "no", "n", "f", "0"})
 
@@ -99,12 +98,13 @@ def read_text(value: Any) -> str:
 
 def read_number(value: Any) -> int | float:
     """Read a number."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    if isinstance(value, (int, float)):
-        return value
+    if not isinstance(value, str):
+        if isinstance(value, bool):
+            raise ValueError("must be a number")
+        if isinstance(value, (int, float)):
+            return value
     text = str(value).strip()
-    if text.isdecimal() or _INTEGER.fullmatch(text):
+    if text.isdecimal() or (text[:1] in _SIGNS and text[1:].isdecimal()):
         return int(text)
     try:
         number = float(text)

@@ -116,6 +116,8 @@ class RowReader:
         self._constants = _constants(mapping, self._times)
         self._others = {TRAITS: "traits", PROPERTIES: "properties"}.get(mapping.other_columns, "")
         self._puts = self._plan(mapping, None if columns is None else {name: n for n, name in enumerate(columns)})
+        # What every value of every row asks for; the rest of a put is for the few.
+        self._steps = [(put, put.key, put.path, put.read, put.name, put.whole) for put in self._puts]
         self._named = {put.key for put in self._puts}
         self._is_open = columns is None and bool(self._others)
 
@@ -155,32 +157,30 @@ class RowReader:
         row = Row()
         for whole, target, value in self._constants:
             _assign(row, whole, target, value)
-        for put in self._puts:
-            value = values[put.key]
-            if put.path:
-                value = _follow(value, put.path)
+        for put, key, path, read, name, whole in self._steps:
+            value = values[key]
+            if path:
+                value = _follow(value, path)
             if value is None or value == "":
                 if put.empty_is_null and put.target:
-                    _assign(row, put.whole, put.target, None)
+                    _assign(row, whole, put.target, None)
                 continue
             # Most values are texts that stay what they are.
-            if put.read is not as_it_is or type(value) is not str:
-                value = _converted(put, value)
-            if put.name:
-                getattr(row, put.whole)[put.name] = value
+            if read is not as_it_is or type(value) is not str:
+                try:
+                    value = read(value)
+                except (ValueError, ArithmeticError) as error:
+                    raise RowRejected(put.field, str(error)) from error
+            if name:
+                getattr(row, whole)[name] = value
+            elif put.target:
+                _assign(row, whole, put.target, value)
             else:
-                _assign(row, put.whole, put.target, value)
+                setattr(row, whole, value)
         if self._is_open:
             rest = getattr(row, self._others)
             rest.update({name: value for name, value in values.items() if name not in self._named})
         return row
-
-
-def _converted(put: _Put, value: Any) -> Any:
-    try:
-        return put.read(value)
-    except (ValueError, ArithmeticError) as error:
-        raise RowRejected(put.field, str(error)) from error
 
 
 def _find(column: str, numbers: Mapping[str, int] | None) -> tuple[str, tuple[str, ...]]:

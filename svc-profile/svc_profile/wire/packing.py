@@ -11,30 +11,39 @@ from svc_profile.wire.importing import Slice
 
 MESSAGE_EVENTS = 500
 _MESSAGE_BYTES = 700 * 1024
+_TAG = bytes([events_pb2.EventBatch.EVENTS_FIELD_NUMBER << 3 | 2])
+"""Before each event of a batch, and its length: a message within a message (Protocol Buffers, Encoding)."""
 
 
-def messages_of(job: ImportJob, piece: Slice, shards: int) -> Iterator[tuple[str, str, events_pb2.EventBatch]]:
-    """Pack the events of a batch as the gateway does: subject, message id, message. The same each time."""
-
-    by_shard: dict[int, list[events_pb2.Event]] = {}
+def messages_of(job: ImportJob, piece: Slice, shards: int) -> Iterator[tuple[str, str, bytes]]:
+    """Pack the events of a batch as the gateway does: subject, message id, `EventBatch`. The same each time."""
+    by_shard: dict[int, list[bytes]] = {}
     for event in piece.events:
         shard = crc32((event.user_id or event.anonymous_id).encode()) % shards
-        by_shard.setdefault(shard, []).append(event)
+        by_shard.setdefault(shard, []).append(event.SerializeToString())
     for shard, events in sorted(by_shard.items()):
         for number, packed in enumerate(_packed(events)):
             name = f"{job.plan.import_id}:{piece.first_row}:{shard}:{number}"
             yield f"events.collected.{shard}", name, packed
 
 
-def _packed(events: Iterable[events_pb2.Event]) -> Iterator[events_pb2.EventBatch]:
-    held: list[events_pb2.Event] = []
+def _packed(events: Iterable[bytes]) -> Iterator[bytes]:
+    held: list[bytes] = []
     size = 0
     for event in events:
-        more = event.ByteSize()
-        if held and (len(held) == MESSAGE_EVENTS or size + more > _MESSAGE_BYTES):
-            yield events_pb2.EventBatch(events=held)
+        if held and (len(held) == MESSAGE_EVENTS or size + len(event) > _MESSAGE_BYTES):
+            yield b"".join(held)
             held, size = [], 0
-        held.append(event)
-        size += more
+        held.append(_TAG + _varint(len(event)) + event)
+        size += len(event)
     if held:
-        yield events_pb2.EventBatch(events=held)
+        yield b"".join(held)
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)

@@ -63,7 +63,8 @@ Said = Want | Parsed | Unreadable | Finished
 _encode = msgspec.msgpack.Encoder().encode
 read_task = msgspec.msgpack.Decoder(Task).decode
 read_piece = msgspec.msgpack.Decoder(Piece).decode
-read_said = msgspec.msgpack.Decoder(Said).decode
+_said: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
+read_said = _said.decode
 
 
 def frame(message: Task | Piece | Said) -> bytes:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parse the file of an import in a process of its own, beside the one that learns from it.
 
-Parsing takes no time from the service's one interpreter that way, and a file that brings its reader down (the readers of
-Parquet and gzip are written in C) brings down nothing else. The process holds no secret, opens no connection and no file:
-it asks for pieces of the file and says what it read, over two pipes, and ends when they do.
+Parsing takes no time from the service's one interpreter that way, and a file that brings its reader down (those of
+Parquet and gzip are written in C) brings down nothing else. The process holds no secret, opens no connection and no
+file: it asks for pieces of the file and says what it read, over two pipes, and ends when they do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import BinaryIO, cast
 
 from chassis.errors import Invalid
+from chassis.garbage import collect_less
 
 from svc_profile.wire.importing import slices
 from svc_profile.wire.packing import messages_of
@@ -157,10 +158,7 @@ def _batches(task: Task, fetch: Callable[[int], tuple[int, bytes]]) -> Iterator[
             read_bytes=piece.read_bytes,
             next_offset=piece.next_offset,
             events=len(piece.events),
-            messages=tuple(
-                (subject, message_id, message.SerializeToString())
-                for subject, message_id, message in messages_of(job, piece, task.shards)
-            ),
+            messages=tuple(messages_of(job, piece, task.shards)),
             rejected=tuple(piece.rejected),
         )
 
@@ -171,6 +169,7 @@ def main() -> None:
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Whatever a library prints must not come between the messages.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    collect_less()
     try:
         parse(sys.stdin.buffer, target)
     except (EOFError, BrokenPipeError):
