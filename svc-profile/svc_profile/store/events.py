@@ -12,23 +12,29 @@ from dangol.events.v1 import events_pb2
 
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.fates import Fate
+from svc_profile.store.packed import Packed
 from svc_profile.store.sealed import EVENTS
 
 # Keys go in in their order, so that two replicas with the same duplicates never wait for each other in a circle.
 # The answer names only the keys that were there already: hardly any.
-_REMEMBER = """
-WITH given AS (
-    SELECT * FROM unnest(
-        CAST(:keys AS uuid[]), CAST(:batches AS uuid[]), CAST(:fragments AS uuid[]), CAST(:times AS bigint[]),
-        CAST(:received AS bigint[]), CAST(:names AS text[]), CAST(:payloads AS bytea[])
-    ) AS g (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload)
-), fresh AS (
+_GIVEN = Packed(
+    "events",
+    event_key="uuid",
+    batch_id="uuid",
+    fragment_id="uuid?",
+    time_us="bigint",
+    received_time_us="bigint",
+    name="text",
+    payload="bytea?",
+)
+_REMEMBER = f"""
+WITH given AS MATERIALIZED (SELECT * FROM {_GIVEN.sql} AS g), fresh AS (
     INSERT INTO events (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload)
     SELECT event_key, batch_id, fragment_id, time_us, received_time_us, name, payload FROM given ORDER BY event_key
     ON CONFLICT DO NOTHING RETURNING event_key
 )
 SELECT event_key FROM given WHERE event_key NOT IN (SELECT event_key FROM fresh)
-"""
+"""  # noqa: S608  no data in it
 
 # A statement of its own: it sees what another replica has committed while the first one waited for it.
 _FOUND = "SELECT event_key, batch_id, fragment_id FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"
@@ -104,16 +110,17 @@ class EventStore:
         keys = sorted(events)
         given = [events[key] for key in keys]
         seal = self._tx.sealer.seal
-        batches = {batch: UUID(batch) for batch in {batch for batch, _ in given}}
         rows = await self._tx.rows(
             _REMEMBER,
-            keys=[UUID(key) for key in keys],
-            batches=[batches[batch] for batch, _ in given],
-            fragments=[UUID(event.owner.fragment) if event.names.seen else None for _, event in given],
-            times=[event.time_us for _, event in given],
-            received=[event.received_time_us for _, event in given],
-            names=[event.counted_name for _, event in given],
-            payloads=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
+            **_GIVEN.parameters(
+                event_key=keys,
+                batch_id=[batch for batch, _ in given],
+                fragment_id=[event.owner.fragment if event.names.seen else None for _, event in given],
+                time_us=[event.time_us for _, event in given],
+                received_time_us=[event.received_time_us for _, event in given],
+                name=[event.counted_name.encode() for _, event in given],
+                payload=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
+            ),
         )
         if not rows:
             return {}

@@ -15,6 +15,7 @@ from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.traits import NO_POLICIES, Policies, Trait
+from svc_profile.store.packed import Packed
 from svc_profile.store.sealed import TRAITS, revealed, revealed_fragments, seal_identifier
 from svc_profile.store.suppressions import SuppressionStore
 
@@ -22,7 +23,7 @@ from svc_profile.store.suppressions import SuppressionStore
 # Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
 # the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a circle.
 _LOCK = """
-SELECT fragment_id, first_seen_us, CAST(counts AS text), flags, ctid FROM fragments
+SELECT fragment_id, first_seen_us, CAST(counts AS text), flags, CAST(ctid AS text) FROM fragments
 WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
 """
 
@@ -50,25 +51,44 @@ FROM unnest(
 ORDER BY fragment_id ON CONFLICT DO NOTHING
 """
 
-_UPDATE = """
+# Rows that are locked are nowhere else than where they were found, so no index has to be asked for them.
+_ADD_UP = """
 UPDATE fragments AS f SET
     first_seen_us = least(f.first_seen_us, g.first_seen_us),
     last_seen_us = greatest(f.last_seen_us, g.last_seen_us),
     first_event_us = least(f.first_event_us, g.first_event_us),
     last_event_us = greatest(f.last_event_us, g.last_event_us),
-    counts = coalesce(CAST(g.counts AS jsonb), f.counts),
-    traits = coalesce(CAST(g.traits AS jsonb), f.traits),
-    revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
-    groups = coalesce(CAST(g.groups AS jsonb), f.groups)
-FROM unnest(
-    CAST(:fragments AS uuid[]), CAST(:places AS tid[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
+    counts = coalesce(CAST(g.counts AS jsonb), f.counts) {further}
+FROM {given} AS g {columns}
+WHERE f.ctid = CAST(g.place AS tid) AND f.fragment_id = g.fragment_id
+"""
+
+_COUNTED = Packed(
+    "fragments",
+    fragment_id="uuid",
+    place="text",
+    first_seen_us="bigint",
+    last_seen_us="bigint",
+    first_event_us="bigint?",
+    last_event_us="bigint?",
+    counts="text?",
+)
+_UPDATE_COUNTS = _ADD_UP.format(given=_COUNTED.sql, columns="", further="")
+
+_UPDATE = _ADD_UP.format(
+    given="""unnest(
+    CAST(:fragments AS uuid[]), CAST(:places AS text[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
     CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
     CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
-) AS g (
+)""",
+    columns="""(
     fragment_id, place, first_seen_us, last_seen_us, first_event_us, last_event_us, counts, traits, revenue, groups
+)""",
+    further=""",
+    traits = coalesce(CAST(g.traits AS jsonb), f.traits),
+    revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
+    groups = coalesce(CAST(g.groups AS jsonb), f.groups)""",
 )
-WHERE f.ctid = g.place AND f.fragment_id = g.fragment_id
-"""
 
 # A fragment without a row in fragment_profiles is its own profile.
 PROFILE = """
@@ -125,6 +145,7 @@ FROM unnest(CAST(:profiles AS uuid[])) AS p (profile_id) CROSS JOIN LATERAL (
 ) AS members JOIN fragments f USING (fragment_id)
 """
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 _decode_traits = msgspec.json.Decoder(dict[str, Trait]).decode
@@ -211,19 +232,22 @@ class FragmentStore:
         if inserted < len(fragments):
             raise RaceError
 
-    async def _update(self, fragments: Sequence[Fragment], places: Sequence[tuple[int, int]]) -> None:
-        """Write to rows that are locked: so nobody moves them, and no index has to be asked where they are."""
-        if not fragments:
-            return
-        await self._add_rest(
-            [fragment for fragment in fragments if fragment.traits or fragment.revenue or fragment.groups]
-        )
-        await self._tx.execute(_UPDATE, places=places, **self._columns(fragments, empty=False))
+    async def _update(self, fragments: Sequence[Fragment], places: Sequence[str]) -> None:
+        """Write to rows that are locked, each by the place at which it was found."""
+        # Few events carry traits, money or groups, so these columns are read and written for those alone.
+        counted: list[tuple[Fragment, str]] = []
+        richer: list[tuple[Fragment, str]] = []
+        for fragment, place in zip(fragments, places, strict=True):
+            is_richer = fragment.traits or fragment.revenue or fragment.groups
+            (richer if is_richer else counted).append((fragment, place))
+        if counted:
+            await self._tx.execute(_UPDATE_COUNTS, **_packed(counted))
+        if richer:
+            more = [fragment for fragment, _ in richer]
+            await self._add_rest(more)
+            await self._tx.execute(_UPDATE, places=[place for _, place in richer], **self._columns(more, empty=False))
 
     async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
-        """Few events carry traits, money or groups, so these columns are read for those alone."""
-        if not fragments:
-            return
         by_key = {fragment.name.fragment: fragment for fragment in fragments}
         rows = await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key])
         for row in await revealed(self._tx, rows, {}, {"traits": "fragment_id"}):
@@ -322,13 +346,26 @@ def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
     }
 
 
+def _packed(counted: Sequence[tuple[Fragment, str]]) -> dict[str, bytes]:
+    fragments = [fragment for fragment, _ in counted]
+    return _COUNTED.parameters(
+        fragment_id=[fragment.name.fragment for fragment in fragments],
+        place=[place.encode() for _, place in counted],
+        first_seen_us=[fragment.first_seen_us for fragment in fragments],
+        last_seen_us=[fragment.last_seen_us for fragment in fragments],
+        first_event_us=[fragment.first_event_us for fragment in fragments],
+        last_event_us=[fragment.last_event_us for fragment in fragments],
+        counts=[_encode(fragment.counts) if fragment.counts else None for fragment in fragments],
+    )
+
+
 def _sparse(column: list[str | None]) -> list[str | None] | None:
     """Return no column at all when it is empty: `unnest` fills it up with nulls."""
     return column if any(column) else None
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 def read_fragment(row: Any) -> Fragment:
