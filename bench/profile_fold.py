@@ -184,6 +184,7 @@ async def handle_all(database: Database, handle: Handle, packed: Sequence[bytes]
             ]
             async with database.transaction() as tx:
                 await handle(tx, deliveries)
+            tx.outgoing()
 
     async with asyncio.TaskGroup() as workers:
         for _ in range(AT_ONCE):
@@ -214,7 +215,7 @@ async def prototype(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]])
     for delivery in deliveries:
         for message in delivery.message.events:
             message.fragment_id = b"0123456789abcdef"
-        tx.publish_after_commit("events.resolved.0", delivery.message.SerializeToString(), delivery.message_id)
+        tx.publish_after_commit("events.resolved.0", delivery.message.SerializeToString, delivery.message_id)
 
 
 def _fold(events: Iterable[Event]) -> dict[bytes, tuple[int, int, dict[str, int]]]:

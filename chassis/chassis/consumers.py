@@ -166,11 +166,11 @@ class Consumer:
                 fresh = await self._first_time(tx, deliveries)
                 if fresh:
                     await subscription.handler(tx, fresh if subscription.whole else [each.message for each in fresh])
-                if tx.after_commit:
+                if tx.promises:
                     raise RuntimeError(f"{self.name}: publish_after_commit needs inbox=False, or a crash loses it")
             else:
                 await subscription.handler(tx, deliveries)
-        await self._bus.publish_all(tx.after_commit)
+        await self._bus.publish_all(tx.outgoing())
 
     async def _without_forgotten(
         self, tombstones: Tombstones, deliveries: Sequence[Delivery[Message]]

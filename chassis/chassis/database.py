@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 from google.protobuf.message import Message
@@ -37,13 +37,21 @@ _statement = lru_cache(maxsize=2_048)(text)
 """A statement that is run again and again is read for its parameters once."""
 
 
+class Promise(NamedTuple):
+    """A message that goes out after the commit, not made yet."""
+
+    subject: str
+    payload: Callable[[], bytes]
+    message_id: str
+
+
 class Transaction:
     """One transaction: SQL in, messages out, all or nothing."""
 
     def __init__(self, connection: AsyncConnection, vault: "Vault | None" = None) -> None:
         self.connection = connection
         self.vault = vault
-        self.after_commit: list[Outgoing] = []
+        self._promised: list[Promise] = []
         self._session: AsyncSession | None = None
         self._announced: list[tuple[str, str, Message]] = []
 
@@ -82,13 +90,24 @@ class Transaction:
         """
         self._announced.append((new_ulid(), subject or message.DESCRIPTOR.full_name, message))
 
-    def publish_after_commit(self, subject: str, payload: bytes, message_id: str) -> None:
+    def publish_after_commit(self, subject: str, payload: Callable[[], bytes], message_id: str) -> None:
         """Hand a message to the consumer that runs this transaction, to be published between commit and ack.
+
+        Its payload is made then, when nobody waits for the rows that the transaction has locked.
 
         Nothing but the redelivery of the incoming messages brings it back after a crash, so the same incoming messages
         must lead to the same outgoing ones, with the same ids.
         """
-        self.after_commit.append(Outgoing(subject, payload, message_id))
+        self._promised.append(Promise(subject, payload, message_id))
+
+    @property
+    def promises(self) -> bool:
+        """Whether there are messages to be published after the commit."""
+        return bool(self._promised)
+
+    def outgoing(self) -> list[Outgoing]:
+        """Make the messages that are to be published after the commit."""
+        return [Outgoing(each.subject, each.payload(), each.message_id) for each in self._promised]
 
     async def flush(self) -> bool:
         """Write pending objects and announced messages; tells whether there are messages for the relay."""

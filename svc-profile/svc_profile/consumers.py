@@ -2,6 +2,7 @@
 """What svc-profile hears."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from chassis.clock import now, to_us
 from chassis.database import Transaction
@@ -13,10 +14,10 @@ from dangol.segmentation.v1.segmentation_pb2 import MembershipsChanged, SegmentD
 from google.protobuf import any_pb2
 
 from chassis import clock
-from svc_profile.domain.events import Namer
+from svc_profile.domain.events import Batch, Namer
 from svc_profile.store.data_requests import DataRequestStore
 from svc_profile.usecases import hearing, webhooks
-from svc_profile.usecases.collecting import collect
+from svc_profile.usecases.collecting import Collected, collect
 from svc_profile.usecases.data_exports import keep_parts
 from svc_profile.usecases.rejected import keep_rejected
 from svc_profile.usecases.schemas import SchemaBook
@@ -58,14 +59,17 @@ class Collecting:
         collected = await collect(tx, batches, self._namer, self._anonymous_properties)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
-                resolved = resolved_batch(delivery.message, batch.events, kept, collected.owners, collected.placements)
-                resolved = without_refused_traits(resolved, collected.schema)
                 tx.publish_after_commit(
                     delivery.subject.replace("collected", "resolved"),
-                    resolved.SerializeToString(),
+                    partial(_resolved, delivery.message, batch, kept, collected),
                     f"{RESOLVED_PREFIX}{delivery.message_id}",
                 )
         return sum(map(len, collected.kept))
+
+
+def _resolved(message: EventBatch, batch: Batch, kept: Sequence[int], collected: Collected) -> bytes:
+    resolved = resolved_batch(message, batch.events, kept, collected.owners, collected.placements)
+    return without_refused_traits(resolved, collected.schema).SerializeToString()
 
 
 async def on_rejected(tx: Transaction, batches: Sequence[RejectedEventBatch]) -> None:

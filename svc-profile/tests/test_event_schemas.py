@@ -294,7 +294,7 @@ class TestEnforcing:
         async with service.database.transaction() as tx:
             again = Delivery(EventBatch(events=[bad, good]), f"before-{name}", "events.collected.1", 1, 2)
             await collecting(tx, [again])
-            (sent,) = [EventBatch.FromString(message.payload) for message in tx.after_commit]
+            (sent,) = [EventBatch.FromString(message.payload) for message in tx.outgoing()]
         assert [event.message_id for event in sent.events] == [good.message_id]
         assert not await is_known(service, f"user_id:{bad.user_id}")
         assert len(await rejected(service, bad.message_id)) == 1

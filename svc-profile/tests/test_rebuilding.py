@@ -60,7 +60,7 @@ async def collect(database: Database, number: int, batch: list[Message], *, cras
     delivery = Delivery(EventBatch(events=copies), f"m{number}", "events.collected.0", number, 1)
     async with database.transaction() as tx:
         await Collecting(NAMER).on_collected(tx, [delivery])
-    return [] if crash else tx.after_commit
+    return [] if crash else tx.outgoing()
 
 
 async def announced(database: Database, listener: Listener) -> None:

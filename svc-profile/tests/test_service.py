@@ -258,7 +258,7 @@ async def test_a_crash_between_commit_and_publish_loses_and_doubles_nothing(serv
     batch = EventBatch(events=[first, second, shared, first])
     async with service.database.transaction() as tx:
         await Collecting(Namer(KEY)).on_collected(tx, [Delivery(batch, f"crashed-{tag}", "events.collected.0", 1, 1)])
-        promised = EventBatch.FromString(tx.after_commit[0].payload)
+        promised = EventBatch.FromString(tx.outgoing()[0].payload)
     assert not await resolved(service, first.message_id)
     stranger = event("page", user_id=other, message_id=f"x-{tag}")
     await service.deliver(EventBatch(events=[shared, stranger]), subject="events.collected.0")
@@ -282,7 +282,7 @@ async def test_redelivery_in_one_batch_with_a_repetition_keeps_each_event_once(
         await collecting.on_collected(tx, [mine])
     async with service.database.transaction() as tx:
         await collecting.on_collected(tx, [repetition, mine])
-        assert [outgoing.message_id for outgoing in tx.after_commit] == [f"resolved:mine-{tag}"]
+        assert [outgoing.message_id for outgoing in tx.outgoing()] == [f"resolved:mine-{tag}"]
 
 
 async def test_resolved_events_and_mappings_agree(service: RunningService, tag: str) -> None:

@@ -27,29 +27,38 @@ SELECT fragment_id, first_seen_us, CAST(counts AS text), flags, CAST(ctid AS tex
 WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
 """
 
+# What another transaction made in the meantime would be locked out of order, so here nobody waits.
+_LOCK_AT_ONCE = f"{_LOCK} SKIP LOCKED"
+
 _REST = """
 SELECT fragment_id, CAST(traits AS text) AS traits, CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
 FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
 """
 
-_INSERT = """
+_NEW = Packed(
+    "fragments",
+    fragment_id="uuid",
+    namespace="text",
+    value="text",
+    first_seen_us="bigint",
+    last_seen_us="bigint",
+    first_event_us="bigint?",
+    last_event_us="bigint?",
+    counts="text",
+    traits="text",
+    revenue="text",
+    groups="text",
+)
+_INSERT = f"""
 INSERT INTO fragments (
     fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
     counts, traits, revenue, groups
 )
 SELECT fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
     CAST(counts AS jsonb), CAST(traits AS jsonb), CAST(revenue AS jsonb), CAST(groups AS jsonb)
-FROM unnest(
-    CAST(:fragments AS uuid[]), CAST(:namespaces AS text[]), CAST(:values AS text[]),
-    CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
-    CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
-    CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
-) AS g (
-    fragment_id, namespace, value, first_seen_us, last_seen_us, first_event_us, last_event_us,
-    counts, traits, revenue, groups
-)
-ORDER BY fragment_id ON CONFLICT DO NOTHING
-"""
+FROM {_NEW.sql} AS g
+ORDER BY fragment_id ON CONFLICT DO NOTHING RETURNING fragment_id
+"""  # noqa: S608  no data in it
 
 # Rows that are locked are nowhere else than where they were found, so no index has to be asked for them.
 _ADD_UP = """
@@ -59,7 +68,7 @@ UPDATE fragments AS f SET
     first_event_us = least(f.first_event_us, g.first_event_us),
     last_event_us = greatest(f.last_event_us, g.last_event_us),
     counts = coalesce(CAST(g.counts AS jsonb), f.counts) {further}
-FROM {given} AS g {columns}
+FROM {given} AS g
 WHERE f.ctid = CAST(g.place AS tid) AND f.fragment_id = g.fragment_id
 """
 
@@ -73,17 +82,23 @@ _COUNTED = Packed(
     last_event_us="bigint?",
     counts="text?",
 )
-_UPDATE_COUNTS = _ADD_UP.format(given=_COUNTED.sql, columns="", further="")
+_UPDATE_COUNTS = _ADD_UP.format(given=_COUNTED.sql, further="")
 
-_UPDATE = _ADD_UP.format(
-    given="""unnest(
-    CAST(:fragments AS uuid[]), CAST(:places AS text[]), CAST(:first_seen AS bigint[]), CAST(:last_seen AS bigint[]),
-    CAST(:first_event AS bigint[]), CAST(:last_event AS bigint[]),
-    CAST(:counts AS text[]), CAST(:traits AS text[]), CAST(:revenue AS text[]), CAST(:groups AS text[])
-)""",
-    columns="""(
-    fragment_id, place, first_seen_us, last_seen_us, first_event_us, last_event_us, counts, traits, revenue, groups
-)""",
+_RICHER = Packed(
+    "fragments",
+    fragment_id="uuid",
+    place="text",
+    first_seen_us="bigint",
+    last_seen_us="bigint",
+    first_event_us="bigint?",
+    last_event_us="bigint?",
+    counts="text?",
+    traits="text?",
+    revenue="text?",
+    groups="text?",
+)
+_UPDATE_ALL = _ADD_UP.format(
+    given=_RICHER.sql,
     further=""",
     traits = coalesce(CAST(g.traits AS jsonb), f.traits),
     revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
@@ -162,7 +177,7 @@ class Folded:
 
 
 class RaceError(Exception):
-    """Another transaction made one of the fragments in the meantime."""
+    """Another transaction made one of the fragments in the meantime, and yet another one works on it now."""
 
 
 class FlaggedError(Exception):
@@ -200,12 +215,16 @@ class FragmentStore:
         rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
         known = {row[0].bytes: row for row in rows}
         new = {key: learnt[key] for key in keys if key not in known}
-        surprising = {key: row[3] for key, row in known.items() if row[3] != flags.get(key, 0)}
-        surprising |= await self._suppressed(new, flags)
-        if surprising:
-            raise FlaggedError(surprising)
+        _check_flags(known, flags, await self._suppressed(new, flags))
         # Before anything is added up: what is learnt must still be whole when the race is lost.
-        await self._insert(list(new.values()))
+        if raced := await self._insert(list(new.values())):
+            rows = await self._tx.rows(_LOCK_AT_ONCE, fragments=[UUID(key) for key in raced])
+            if len(rows) < len(raced):
+                raise RaceError
+            others = {row[0].bytes: row for row in rows}
+            _check_flags(others, flags, {})
+            known |= others
+            new = {key: fragment for key, fragment in new.items() if key not in others}
         earlier = frozenset(key for key, row in known.items() if learnt[key].first_seen_us < row[1])
         for key, row in known.items():
             if learnt[key].counts:
@@ -220,17 +239,23 @@ class FragmentStore:
         suppressed = await SuppressionStore(self._tx).suppressed(new)
         return {key: SUPPRESSED for key in suppressed if not flags.get(key, 0) & SUPPRESSED}
 
-    async def _insert(self, fragments: Sequence[Fragment]) -> None:
+    async def _insert(self, fragments: Sequence[Fragment]) -> set[FragmentKey]:
+        """Make fragments; returns those that another transaction made in the meantime."""
         if not fragments:
-            return
-        inserted = await self._tx.execute(
+            return set()
+        inserted = await self._tx.rows(
             _INSERT,
-            namespaces=[fragment.name.namespace for fragment in fragments],
-            values=[_sealed_value(self._tx, fragment.name) for fragment in fragments],
-            **self._columns(fragments, empty=True),
+            **_NEW.parameters(
+                **_seen(fragments),
+                namespace=[fragment.name.namespace.encode() for fragment in fragments],
+                value=[_sealed_value(self._tx, fragment.name).encode() for fragment in fragments],
+                counts=[_encode(fragment.counts) for fragment in fragments],
+                **self._rest(fragments, b"{}", b"[]"),
+            ),
         )
-        if inserted < len(fragments):
-            raise RaceError
+        if len(inserted) == len(fragments):
+            return set()
+        return {fragment.name.fragment for fragment in fragments} - {row[0].bytes for row in inserted}
 
     async def _update(self, fragments: Sequence[Fragment], places: Sequence[str]) -> None:
         """Write to rows that are locked, each by the place at which it was found."""
@@ -241,11 +266,11 @@ class FragmentStore:
             is_richer = fragment.traits or fragment.revenue or fragment.groups
             (richer if is_richer else counted).append((fragment, place))
         if counted:
-            await self._tx.execute(_UPDATE_COUNTS, **_packed(counted))
+            await self._tx.execute(_UPDATE_COUNTS, **_COUNTED.parameters(**_placed(counted)))
         if richer:
             more = [fragment for fragment, _ in richer]
             await self._add_rest(more)
-            await self._tx.execute(_UPDATE, places=[place for _, place in richer], **self._columns(more, empty=False))
+            await self._tx.execute(_UPDATE_ALL, **_RICHER.parameters(**_placed(richer), **self._rest(more, None, None)))
 
     async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
         by_key = {fragment.name.fragment: fragment for fragment in fragments}
@@ -304,7 +329,7 @@ class FragmentStore:
             await self._tx.execute(
                 _PUT_TRAITS,
                 fragments=[UUID(fragment) for fragment in traits],
-                traits=[self._tx.sealer.seal_values(TRAITS, key, _json(of)) for key, of in traits.items()],
+                traits=[self._tx.sealer.seal_values(TRAITS, key, _encode(of).decode()) for key, of in traits.items()],
             )
 
     async def profiles(self, profiles: Collection[FragmentKey]) -> dict[FragmentKey, list[Fragment]]:
@@ -315,57 +340,50 @@ class FragmentStore:
             found.setdefault(row.profile_id.bytes, []).append(read_fragment(row))
         return found
 
-    def _columns(self, fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
-        columns, sealer = _columns(fragments, empty=empty), self._tx.sealer
-        if sealer.is_on and columns["traits"]:
-            columns["traits"] = [
-                None if text is None else sealer.seal_values(TRAITS, fragment.name.fragment, text)
-                for fragment, text in zip(fragments, columns["traits"], strict=True)
-            ]
-        return columns
+    def _rest(
+        self, fragments: Sequence[Fragment], no_values: bytes | None, no_names: bytes | None
+    ) -> dict[str, list[bytes | None]]:
+        """Spread what few fragments have over columns; an empty part is null where that leaves the stored one alone."""
+        seal = self._tx.sealer.seal_values
+        return {
+            "traits": [
+                seal(TRAITS, each.name.fragment, _encode(each.traits).decode()).encode() if each.traits else no_values
+                for each in fragments
+            ],
+            "revenue": [_encode(each.revenue) if each.revenue else no_values for each in fragments],
+            "groups": [_encode(sorted(each.groups)) if each.groups else no_names for each in fragments],
+        }
+
+
+def _check_flags(
+    known: Mapping[FragmentKey, Any], flags: Mapping[FragmentKey, int], surprising: dict[FragmentKey, int]
+) -> None:
+    """Raise `FlaggedError` when there are flags that the fold was not prepared for."""
+    surprising |= {key: row[3] for key, row in known.items() if row[3] != flags.get(key, 0)}
+    if surprising:
+        raise FlaggedError(surprising)
 
 
 def _sealed_value(tx: Transaction, name: Name) -> str:
     return seal_identifier(tx, name.fragment, name.namespace, name.value)
 
 
-def _columns(fragments: Sequence[Fragment], *, empty: bool) -> dict[str, Any]:
-    """Spread fragments over columns; an empty part is null, which leaves the stored one alone, unless `empty`."""
+def _seen(fragments: Sequence[Fragment]) -> dict[str, list[Any]]:
     return {
-        "fragments": [UUID(fragment.name.fragment) for fragment in fragments],
-        "first_seen": [fragment.first_seen_us for fragment in fragments],
-        "last_seen": [fragment.last_seen_us for fragment in fragments],
-        "first_event": [fragment.first_event_us for fragment in fragments],
-        "last_event": [fragment.last_event_us for fragment in fragments],
-        "counts": _sparse([_json(fragment.counts) if empty or fragment.counts else None for fragment in fragments]),
-        "traits": _sparse([_json(fragment.traits) if empty or fragment.traits else None for fragment in fragments]),
-        "revenue": _sparse([_json(fragment.revenue) if empty or fragment.revenue else None for fragment in fragments]),
-        "groups": _sparse(
-            [_json(sorted(fragment.groups)) if empty or fragment.groups else None for fragment in fragments]
-        ),
+        "fragment_id": [fragment.name.fragment for fragment in fragments],
+        "first_seen_us": [fragment.first_seen_us for fragment in fragments],
+        "last_seen_us": [fragment.last_seen_us for fragment in fragments],
+        "first_event_us": [fragment.first_event_us for fragment in fragments],
+        "last_event_us": [fragment.last_event_us for fragment in fragments],
     }
 
 
-def _packed(counted: Sequence[tuple[Fragment, str]]) -> dict[str, bytes]:
-    fragments = [fragment for fragment, _ in counted]
-    return _COUNTED.parameters(
-        fragment_id=[fragment.name.fragment for fragment in fragments],
-        place=[place.encode() for _, place in counted],
-        first_seen_us=[fragment.first_seen_us for fragment in fragments],
-        last_seen_us=[fragment.last_seen_us for fragment in fragments],
-        first_event_us=[fragment.first_event_us for fragment in fragments],
-        last_event_us=[fragment.last_event_us for fragment in fragments],
-        counts=[_encode(fragment.counts) if fragment.counts else None for fragment in fragments],
-    )
-
-
-def _sparse(column: list[str | None]) -> list[str | None] | None:
-    """Return no column at all when it is empty: `unnest` fills it up with nulls."""
-    return column if any(column) else None
-
-
-def _json(value: Any) -> str:
-    return _encode(value).decode()
+def _placed(found: Sequence[tuple[Fragment, str]]) -> dict[str, list[Any]]:
+    fragments = [fragment for fragment, _ in found]
+    return _seen(fragments) | {
+        "place": [place.encode() for _, place in found],
+        "counts": [_encode(fragment.counts) if fragment.counts else None for fragment in fragments],
+    }
 
 
 def read_fragment(row: Any) -> Fragment:

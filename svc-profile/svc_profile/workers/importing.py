@@ -161,7 +161,7 @@ class ImportWorker:
             taken = await importing.import_batch(
                 tx, job.plan.import_id, piece.rejected, lambda tx: self._learn(tx, deliveries)
             )
-        return _Batch(piece, taken, tx.after_commit)
+        return _Batch(piece, taken, tx.outgoing())
 
     async def _finish(self, job: ImportJob, batch: _Batch, marked: float) -> float:
         """Publish what a batch came to, and remember that it is done."""
