@@ -140,13 +140,17 @@ class RunningService:
         return (tables - declared) | (declared - tables - IMPERSONAL)
 
     async def close(self) -> None:
-        """Stop the service and remove its database and streams."""
-        for opened in self._channels:
-            await opened.close()
+        """Stop the service and remove its streams."""
         for stream in (EVENTS, DOMAIN, DEAD):
             # Another service on the same streams may have been the first.
             with suppress(NotFoundError):
                 await self.bus.jetstream.delete_stream(self.bus.stream(stream))
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop the service; its database and its streams stay for another one."""
+        for opened in self._channels:
+            await opened.close()
         await self.runner.stop()
 
     async def _is_settled(self) -> bool:

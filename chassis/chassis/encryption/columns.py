@@ -11,8 +11,6 @@ from chassis.encryption.sealing import TEXT_MARK
 from chassis.encryption.vault import Row, opened, opened_texts, opened_values
 from chassis.privacy import Erased, Traces
 
-_AT_ONCE = 500
-
 
 @dataclass(frozen=True)
 class SealedColumn:
@@ -20,9 +18,8 @@ class SealedColumn:
 
     table: str
     column: str
-    key: str
-    """Column that is the table's key and its order."""
-    key_type: str
+    key: Mapping[str, str]
+    """Columns of the table's key, in its order, each with its type."""
     row_id: str
     """What a value is bound to, as SQL that answers bytes."""
     is_text: bool = False
@@ -32,6 +29,8 @@ class SealedColumn:
     """Condition in SQL: the rows whose value is sealed."""
     is_searched: bool = True
     """Whether the probe of an erasure looks into it."""
+    at_once: int = 500
+    """How many values are in memory at a time."""
 
     @property
     def name(self) -> str:
@@ -58,14 +57,21 @@ class Progress:
     done: bool
 
 
-# The names in these statements are those of declared columns, never data.
+# The names in these statements are those of declared columns, never data. A place is the key of a row as a JSON array.
 def _page(column: SealedColumn, condition: str, lock: str) -> str:
+    names = ", ".join(column.key)
     return f"""
-    SELECT CAST({column.key} AS text) AS place, {column.row_id} AS row_id, {_read(column)} AS value FROM {column.table}
-    WHERE (CAST(:after AS text) = '' OR {column.key} > CAST(CAST(:after AS text) AS {column.key_type}))
+    SELECT CAST(jsonb_build_array({names}) AS text) AS place, {column.row_id} AS row_id, {_read(column)} AS value
+    FROM {column.table}
+    WHERE (CAST(:after AS text) = '' OR ({names}) > ({_key_in("nullif(CAST(:after AS text), '')", column)}))
         AND {column.column} IS NOT NULL AND {column.among} AND {condition}
-    ORDER BY {column.key} LIMIT :most {lock}
+    ORDER BY {names} LIMIT :most {lock}
     """  # noqa: S608
+
+
+def _key_in(place: str, column: SealedColumn) -> str:
+    types = enumerate(column.key.values())
+    return ", ".join(f"CAST(CAST({place} AS jsonb) ->> {number} AS {type_})" for number, type_ in types)
 
 
 def _read(column: SealedColumn) -> str:
@@ -74,10 +80,11 @@ def _read(column: SealedColumn) -> str:
 
 def _sealing(column: SealedColumn) -> str:
     type_ = "text" if column.is_text or column.is_json else "bytea"
+    names = ", ".join(f"t.{name}" for name in column.key)
     return f"""
     UPDATE {column.table} AS t SET {column.column} = {"CAST(g.value AS jsonb)" if column.is_json else "g.value"}
     FROM unnest(CAST(:places AS text[]), CAST(:values AS {type_}[])) AS g (place, value)
-    WHERE t.{column.key} = CAST(g.place AS {column.key_type})
+    WHERE ({names}) = ({_key_in("g.place", column)})
     """  # noqa: S608
 
 
@@ -99,8 +106,9 @@ class Columns:
                 async with self._database.transaction() as tx:
                     more = await self.seal_some(tx, column)
 
-    async def seal_some(self, tx: Transaction, column: SealedColumn, most: int = _AT_ONCE) -> bool:
+    async def seal_some(self, tx: Transaction, column: SealedColumn, most: int = 0) -> bool:
         """Seal some values of a column; tells whether there may be more."""
+        most = most or column.at_once
         progress = await tx.row("SELECT * FROM sealing_progress WHERE column_name = :name", name=column.name)
         if progress is not None and progress.done:
             return False
@@ -164,7 +172,7 @@ class Columns:
 async def _values(tx: Transaction, column: SealedColumn) -> AsyncIterator[bytes]:
     """Return every value of a column as it was before it was sealed."""
     after = ""
-    while rows := await tx.rows(_page(column, "true", ""), after=after, most=_AT_ONCE):
+    while rows := await tx.rows(_page(column, "true", ""), after=after, most=column.at_once):
         if column.is_text or column.is_json:
             open_all = opened_values if column.is_json else opened_texts
             for text in await open_all(tx, [(column.name, row.row_id, row.value) for row in rows]):

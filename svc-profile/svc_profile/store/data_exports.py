@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from chassis.database import Transaction
+from chassis.encryption.vault import Row, opened
 
 from svc_profile.domain.data_requests import Part
+from svc_profile.store.sealed import PART, PIECE, row_of
 
 _ADD_PART = """
 INSERT INTO data_export_parts (data_request_id, service, attempt, number, file, last, rows, stream_sequence)
@@ -57,7 +59,8 @@ class DataExportStore:
 
     async def add_part(self, part: Part) -> None:
         """Keep a part of a request that is running."""
-        await self._tx.execute(_ADD_PART, **vars(part))
+        row_id = row_of(part.data_request_id, part.service, part.attempt, part.number)
+        await self._tx.execute(_ADD_PART, **vars(part) | {"rows": self._tx.sealer.seal(PART, row_id, part.rows)})
 
     async def whole_runs(self, data_request_id: str) -> list[Run]:
         """Return one whole run of each service that has answered."""
@@ -73,7 +76,10 @@ class DataExportStore:
         """Return the rows of a file, part by part."""
         given = {"id": data_request_id, "service": run.service, "attempt": run.attempt}
         for row in await self._tx.rows(_NUMBERS, **given, file=file):
-            yield await self._tx.value(_ROWS, **given, number=row.number)
+            row_id = row_of(data_request_id, run.service, run.attempt, row.number)
+            sealed = Row(PART, row_id, await self._tx.value(_ROWS, **given, number=row.number))
+            (rows,) = await opened(self._tx, [sealed])
+            yield rows or b""
 
     async def sequences(self, data_request_id: str) -> Sequence[int]:
         """Return where the parts stand in the stream."""
@@ -93,23 +99,28 @@ class DataExportStore:
     async def add_chunk(self, data_request_id: str, index: int, data: bytes) -> None:
         """Keep a piece of the file."""
         await self._tx.execute(
-            "INSERT INTO data_export_chunks VALUES (:id, :index, :data)", id=data_request_id, index=index, data=data
+            "INSERT INTO data_export_chunks VALUES (:id, :index, :data, :size_bytes)",
+            id=data_request_id,
+            index=index,
+            data=self._tx.sealer.seal(PIECE, row_of(data_request_id, index), data),
+            size_bytes=len(data),
         )
 
     async def chunk(self, data_request_id: str, index: int) -> bytes | None:
         """Return a piece of the file, None when there is none."""
-        data: bytes | None = await self._tx.value(
+        sealed: bytes | None = await self._tx.value(
             "SELECT data FROM data_export_chunks WHERE data_request_id = :id AND index = :index",
             id=data_request_id,
             index=index,
         )
+        (data,) = await opened(self._tx, [Row(PIECE, row_of(data_request_id, index), sealed, is_foreign=True)])
         return data
 
     async def size(self, data_request_id: str) -> tuple[int, int]:
         """Return the number of pieces and their bytes."""
         row = await self._tx.row(
             """
-            SELECT count(*) AS pieces, CAST(coalesce(sum(length(data)), 0) AS bigint) AS size_bytes
+            SELECT count(*) AS pieces, CAST(coalesce(sum(size_bytes), 0) AS bigint) AS size_bytes
             FROM data_export_chunks WHERE data_request_id = :id
             """,
             id=data_request_id,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import opened_texts
 from chassis.errors import NotFound
 from sqlalchemy import Row
 
@@ -24,6 +25,7 @@ from svc_profile.domain.data_requests import (
     Subject,
 )
 from svc_profile.domain.events import FragmentKey
+from svc_profile.store.sealed import ASKED_TRAITS, TRACES, row_of
 
 _ADD = """
 INSERT INTO data_requests (
@@ -31,7 +33,7 @@ INSERT INTO data_requests (
     not_before_time, step_time, traits, purposes
 ) VALUES (
     :data_request_id, :request_id, :kind, :regime, :requester, :channel, :state, :step, :actor, :profile_id,
-    :filed_time, :due_time, :not_before_time, :step_time, CAST(:traits AS jsonb), :purposes
+    :filed_time, :due_time, :not_before_time, :step_time, :traits, :purposes
 )
 """
 
@@ -41,13 +43,13 @@ UPDATE data_requests SET
     profile_id = :profile_id, done_time = :done_time, subject_hash = :subject_hash,
     fragment_ids = CAST(:fragment_ids AS uuid[]), shared_fragment_ids = CAST(:shared AS uuid[]), traces = :traces,
     stream_ends = CAST(:stream_ends AS jsonb),
-    traits = CAST(:traits AS jsonb)
+    traits = :traits
 WHERE data_request_id = :data_request_id
 """
 
 _COLUMNS = """
     data_request_id, kind, regime, requester, channel, state, step, step_time, round, refusal_reason, actor, profile_id,
-    filed_time, due_time, not_before_time, done_time, CAST(traits AS text) AS traits, purposes, subject_hash,
+    filed_time, due_time, not_before_time, done_time, traits, purposes, subject_hash,
     fragment_ids, shared_fragment_ids, traces, CAST(stream_ends AS text) AS stream_ends
 """
 
@@ -115,7 +117,7 @@ class DataRequestStore:
             due_time=request.due_time,
             not_before_time=draft.not_before_time,
             step_time=request.step_time,
-            traits=_json(draft.traits) if draft.traits else None,
+            traits=self._sealed_traits(request),
             purposes=list(draft.purposes),
         )
 
@@ -134,10 +136,18 @@ class DataRequestStore:
             subject_hash=request.subject.hash,
             fragment_ids=[UUID(each) for each in request.subject.fragments],
             shared=[UUID(each) for each in request.subject.shared],
-            traces=list(request.subject.traces),
+            traces=self._sealed_traces(request),
             stream_ends=_json(request.stream_ends) if request.stream_ends is not None else None,
-            traits=_json(request.draft.traits) if request.draft.traits else None,
+            traits=self._sealed_traits(request),
         )
+
+    def _sealed_traits(self, request: DataRequest) -> str | None:
+        traits, row_id = request.draft.traits, row_of(request.data_request_id)
+        return self._tx.sealer.seal_text(ASKED_TRAITS, row_id, _json(traits)) if traits else None
+
+    def _sealed_traces(self, request: DataRequest) -> str:
+        traces, row_id = request.subject.traces, row_of(request.data_request_id)
+        return self._tx.sealer.seal_text(TRACES, row_id, _json(list(traces))) if traces else ""
 
     async def find_by_request(self, request_id: str) -> DataRequest | None:
         """Return what was filed with a request id, None when nothing was."""
@@ -151,7 +161,8 @@ class DataRequestStore:
         row = await self._tx.row(_GET + (" FOR UPDATE" if lock else ""), id=data_request_id)
         if row is None:
             raise NotFound(f"no data request {data_request_id}")
-        return _read(row)
+        (request,) = await self._read([row])
+        return request
 
     async def page(self, wanted: Wanted, *, now: datetime, before: str, most: int) -> list[DataRequest]:
         """Return requests, newest first, filed before a given one."""
@@ -159,7 +170,7 @@ class DataRequestStore:
         rows = await self._tx.rows(
             _PAGE, state=wanted.state, overdue=wanted.overdue, profiles=profiles, now=now, before=before, most=most
         )
-        return [_read(row) for row in rows]
+        return await self._read(rows)
 
     async def due(self, now: datetime) -> list[str]:
         """Return requests about which there is something to do, oldest first."""
@@ -207,8 +218,19 @@ class DataRequestStore:
             found[row.data_request_id].append(answer)
         return found
 
+    async def _read(self, rows: Sequence[Row[Any]]) -> list[DataRequest]:
+        sealed = [(ASKED_TRAITS, row_of(row.data_request_id), row.traits or "") for row in rows]
+        asked, traces = await opened_texts(self._tx, sealed), await opened_traces(self._tx, rows)
+        return [_read(*each) for each in zip(rows, asked, traces, strict=True)]
 
-def _read(row: Row[Any]) -> DataRequest:
+
+async def opened_traces(tx: Transaction, rows: Sequence[Any]) -> list[list[str]]:
+    """Return the texts that name the customers of some requests."""
+    sealed = [(TRACES, row_of(row.data_request_id), row.traces) for row in rows]
+    return [msgspec.json.decode(text) if text else [] for text in await opened_texts(tx, sealed)]
+
+
+def _read(row: Row[Any], traits: str, traces: Sequence[str]) -> DataRequest:
     return DataRequest(
         data_request_id=row.data_request_id,
         draft=Draft(
@@ -218,7 +240,7 @@ def _read(row: Row[Any]) -> DataRequest:
             channel=row.channel,
             filed_time=row.filed_time,
             not_before_time=row.not_before_time,
-            traits=msgspec.json.decode(row.traits) if row.traits else {},
+            traits=msgspec.json.decode(traits) if traits else {},
             purposes=tuple(row.purposes),
         ),
         state=State(row.state),
@@ -233,12 +255,12 @@ def _read(row: Row[Any]) -> DataRequest:
         subject=Subject(
             fragments=[each.bytes for each in row.fragment_ids],
             shared=[each.bytes for each in row.shared_fragment_ids],
-            traces=row.traces,
+            traces=traces,
             hash=row.subject_hash,
         ),
         stream_ends=msgspec.json.decode(row.stream_ends) if row.stream_ends else None,
     )
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: Mapping[str, Any] | Sequence[str]) -> str:
     return msgspec.json.encode(value).decode()

@@ -7,10 +7,13 @@ from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption.vault import Row as Sealed
+from chassis.encryption.vault import opened
 from sqlalchemy import Row
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.exports import ExportJob, ExportPlan, State
+from svc_profile.store.sealed import EXPORTED, row_of
 
 _ADD = """
 INSERT INTO export_jobs (
@@ -60,9 +63,10 @@ UPDATE export_jobs SET cursor = NULL, written_profiles = 0, withheld_profiles = 
     total_profiles = :total
 WHERE export_id = :export_id AND lease_holder = :holder AND state = 1
 """
+_FILE_END = "SELECT file_bytes FROM export_jobs WHERE export_id = :export_id FOR UPDATE"
 _ADD_CHUNK = """
 INSERT INTO export_chunks (export_id, first_byte, data, profiles)
-SELECT :export_id, file_bytes, :data, CAST(:profiles AS uuid[]) FROM export_jobs WHERE export_id = :export_id
+VALUES (:export_id, :first_byte, :data, CAST(:profiles AS uuid[]))
 """
 _CHUNK = """
 SELECT first_byte, data FROM export_chunks WHERE export_id = :export_id AND first_byte <= :offset
@@ -235,9 +239,8 @@ class ExportStore:
 
     async def advance(self, export_id: str, holder: str, lease_seconds: float, done: Progress) -> bool:
         """Keep the next piece of a file; False when the export is no longer the holder's."""
-        if done.data:
-            profiles = [UUID(profile) for profile in done.profiles]
-            await self._tx.execute(_ADD_CHUNK, export_id=export_id, data=done.data, profiles=profiles)
+        if done.data and not await self._add_chunk(export_id, done):
+            return False
         return bool(
             await self._tx.execute(
                 _ADVANCE,
@@ -251,10 +254,28 @@ class ExportStore:
             )
         )
 
+    async def _add_chunk(self, export_id: str, done: Progress) -> bool:
+        """Add a piece at the end of a file; False when the export is gone."""
+        first_byte = await self._tx.value(_FILE_END, export_id=export_id)
+        if first_byte is None:
+            return False
+        await self._tx.execute(
+            _ADD_CHUNK,
+            export_id=export_id,
+            first_byte=first_byte,
+            data=self._tx.sealer.seal(EXPORTED, row_of(export_id, first_byte), done.data),
+            profiles=[UUID(profile) for profile in done.profiles],
+        )
+        return True
+
     async def chunk(self, export_id: str, offset: int) -> tuple[int, bytes] | None:
         """Return the piece that holds a byte, and where it begins."""
         row = await self._tx.row(_CHUNK, export_id=export_id, offset=offset)
-        return (row.first_byte, row.data) if row else None
+        if row is None:
+            return None
+        sealed = Sealed(EXPORTED, row_of(export_id, row.first_byte), row.data, is_foreign=True)
+        (data,) = await opened(self._tx, [sealed])
+        return row.first_byte, data or b""
 
     async def expire(self, *, now_us: int) -> None:
         """Delete the files whose time is over."""

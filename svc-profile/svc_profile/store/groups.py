@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from chassis.encryption import Sealer
+from chassis.encryption.vault import opened_values
 
 from svc_profile.domain.customer_groups import Belonging, Group, LearntGroups, Member, MemberKey, Membership, Ruling
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.traits import Trait
+from svc_profile.store.sealed import GROUP_TRAITS, row_of
 
 # Rows come in the order of their keys, so that two replicas never wait for each other in a circle.
 _INSERT = """
@@ -119,16 +122,15 @@ class GroupStore:
 
     async def absorb(self, groups: Mapping[str, Group]) -> None:
         """Add to what is known of some groups."""
-        inserted = await self._tx.rows(_INSERT, **_columns([groups[key] for key in sorted(groups)]))
+        inserted = await self._tx.rows(_INSERT, **_columns(self._tx.sealer, [groups[key] for key in sorted(groups)]))
         known = groups.keys() - {row.group_id for row in inserted}
         if not known:
             return
         changed = []
-        for row in await self._tx.rows(_LOCK, ids=sorted(known)):
-            group = _read(row)
+        for group in await self._read(await self._tx.rows(_LOCK, ids=sorted(known))):
             group.absorb(groups[group.group_id])
             changed.append(group)
-        await self._tx.execute(_UPDATE, **_columns(changed))
+        await self._tx.execute(_UPDATE, **_columns(self._tx.sealer, changed))
 
     async def _join(self, members: Mapping[MemberKey, Belonging]) -> None:
         await self._tx.execute(
@@ -158,16 +160,16 @@ class GroupStore:
 
     async def find(self, group_id: str) -> Group | None:
         """Return a group, None when there is none."""
-        row = await self._tx.row(
+        rows = await self._tx.rows(
             "SELECT group_id, first_seen_us, last_seen_us, CAST(traits AS text) AS traits FROM groups"
             " WHERE group_id = :group_id",
             group_id=group_id,
         )
-        return _read(row) if row else None
+        return next(iter(await self._read(rows)), None)
 
     async def page(self, *, kind: str, after: str, most: int) -> list[Group]:
         """Return groups by id; of one kind when it is named."""
-        return [_read(row) for row in await self._tx.rows(_PAGE, kind=kind, after=after, most=most)]
+        return await self._read(await self._tx.rows(_PAGE, kind=kind, after=after, most=most))
 
     async def members(self, group_id: str, *, after: FragmentKey | None, most: int) -> list[Member]:
         """Return the customers in a group, by profile id."""
@@ -193,18 +195,27 @@ class GroupStore:
         rows = await self._tx.rows(
             _OF_FRAGMENTS, fragments=[UUID(fragment) for fragment in fragments], after=after, most=most
         )
-        return [Membership(_read(row), row.role or "", row.first_us, row.last_us) for row in rows]
+        return [
+            Membership(group, row.role or "", row.first_us, row.last_us)
+            for row, group in zip(rows, await self._read(rows), strict=True)
+        ]
+
+    async def _read(self, rows: Sequence[Any]) -> list[Group]:
+        sealed = [(GROUP_TRAITS, row_of(row.group_id), row.traits) for row in rows]
+        return [
+            Group(row.group_id, row.first_seen_us, row.last_seen_us, _decode_traits(traits))
+            for row, traits in zip(rows, await opened_values(self._tx, sealed), strict=True)
+        ]
 
 
-def _columns(groups: Sequence[Group]) -> dict[str, Any]:
+def _columns(sealer: Sealer, groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "ids": [group.group_id for group in groups],
         "kinds": [group.kind for group in groups],
         "firsts": [group.first_seen_us for group in groups],
         "lasts": [group.last_seen_us for group in groups],
-        "traits": [msgspec.json.encode(group.traits).decode() for group in groups],
+        "traits": [
+            sealer.seal_values(GROUP_TRAITS, row_of(group.group_id), msgspec.json.encode(group.traits).decode())
+            for group in groups
+        ],
     }
-
-
-def _read(row: Any) -> Group:
-    return Group(row.group_id, row.first_seen_us, row.last_seen_us, _decode_traits(row.traits))

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from chassis.database import Transaction
+from chassis.encryption.vault import Row as Sealed
+from chassis.encryption.vault import opened
 from sqlalchemy import Row
 
 from svc_profile.domain.imports import KEPT_REJECTS, ImportJob, ImportPlan, Progress, RejectedRow, State
+from svc_profile.store.sealed import REFUSED_ROW, REFUSED_RULE, UPLOADED, opened_refused, row_of
 
 _ADD = """
 INSERT INTO import_jobs (
@@ -72,7 +75,7 @@ SELECT CAST(:import_id AS text), * FROM unnest(
 ON CONFLICT DO NOTHING
 """
 _REJECTS = """
-SELECT row_number, position, field, rule, body FROM import_rejects
+SELECT import_id, row_number, position, field, rule, body FROM import_rejects
 WHERE import_id = :import_id AND (row_number, position) > (CAST(:row AS bigint), CAST(:position AS integer))
 ORDER BY row_number, position LIMIT :most
 """
@@ -160,13 +163,18 @@ class ImportStore:
 
     async def add_chunk(self, import_id: str, first_byte: int, data: bytes) -> None:
         """Keep the next piece of a file."""
-        await self._tx.execute(_ADD_CHUNK, import_id=import_id, first_byte=first_byte, data=data)
+        sealed = self._tx.sealer.seal(UPLOADED, row_of(import_id, first_byte), data)
+        await self._tx.execute(_ADD_CHUNK, import_id=import_id, first_byte=first_byte, data=sealed)
         await self._tx.execute(_RECEIVED, import_id=import_id, received_bytes=first_byte + len(data))
 
     async def chunk(self, import_id: str, offset: int) -> tuple[int, bytes] | None:
         """Return the piece that holds a byte, and where it begins."""
         row = await self._tx.row(_CHUNK, import_id=import_id, offset=offset)
-        return (row.first_byte, row.data) if row else None
+        if row is None:
+            return None
+        sealed = Sealed(UPLOADED, row_of(import_id, row.first_byte), row.data, is_foreign=True)
+        (data,) = await opened(self._tx, [sealed])
+        return row.first_byte, data or b""
 
     async def forget_file(self, import_id: str) -> None:
         """Forget the pieces of a file."""
@@ -176,6 +184,8 @@ class ImportStore:
         """Keep rows that were not taken, as long as there are not too many."""
         if not rejected:
             return
+        seal = self._tx.sealer.seal_text
+        keys = [row_of(import_id, each.row, position) for position, each in enumerate(rejected)]
         await self._tx.execute(
             _REJECT,
             import_id=import_id,
@@ -183,8 +193,8 @@ class ImportStore:
             rows=[each.row for each in rejected],
             positions=list(range(len(rejected))),
             fields=[each.field for each in rejected],
-            rules=[each.rule for each in rejected],
-            bodies=[each.body for each in rejected],
+            rules=[seal(REFUSED_RULE, key, each.rule) for key, each in zip(keys, rejected, strict=True)],
+            bodies=[seal(REFUSED_ROW, key, each.body) for key, each in zip(keys, rejected, strict=True)],
         )
 
     async def rejects(
@@ -194,7 +204,10 @@ class ImportStore:
         rows: Sequence[Any] = await self._tx.rows(
             _REJECTS, import_id=import_id, row=after[0], position=after[1], most=most
         )
-        return [((row[0], row[1]), RejectedRow(row[0], *row[2:])) for row in rows]
+        return [
+            ((row.row_number, row.position), RejectedRow(row.row_number, row.field, rule, body))
+            for row, (rule, body) in zip(rows, await opened_refused(self._tx, rows), strict=True)
+        ]
 
     async def forget_uploads(self, *, before_us: int, now_us: int) -> None:
         """End imports that nobody went on with, and forget their files."""

@@ -10,13 +10,14 @@ from chassis.database import Transaction
 from chassis.encryption.vault import opened
 from chassis.privacy import Erased, Kept, Traces
 
-from svc_profile.store.sealed import sealed_body
+from svc_profile.store.data_requests import opened_traces
+from svc_profile.store.sealed import opened_refused, sealed_body, sealed_message
 
 _LEGAL_BASES = {1: "consent", 2: "contract", 3: "legal obligation", 4: "legitimate interest"}
 
 _TRACES = """
-SELECT traces FROM data_requests
-WHERE state = 2 AND fragment_ids && CAST(:fragments AS uuid[]) AND cardinality(traces) > 0
+SELECT data_request_id, traces FROM data_requests
+WHERE state = 2 AND fragment_ids && CAST(:fragments AS uuid[]) AND traces <> ''
 """
 
 _REJECTED = """
@@ -30,10 +31,11 @@ ORDER BY rejected_event_id LIMIT :most
 
 _SENT = """
 SELECT endpoint_id, webhook_id, event_type, event_time_us, body FROM webhook_deliveries
-WHERE encode(body, 'escape') ~* :anywhere OR EXISTS (
-    SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
-)
-ORDER BY endpoint_id, webhook_id
+WHERE (endpoint_id, webhook_id) > (CAST(:endpoint AS text), CAST(:webhook AS text))
+    AND (:sealed OR encode(body, 'escape') ~* :anywhere OR EXISTS (
+        SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (n) WHERE position(n IN body) > 0
+    ))
+ORDER BY endpoint_id, webhook_id LIMIT :most
 """
 
 _FORGET_SENT = """
@@ -41,10 +43,11 @@ DELETE FROM webhook_deliveries AS d USING unnest(CAST(:endpoints AS text[]), CAS
 WHERE d.endpoint_id = g.e AND d.webhook_id = g.i
 """
 
-# An import is asked whole, because its rows have no number of their own.
 _IMPORTED = """
-SELECT import_id, row_number, position, field, rule, body FROM import_rejects WHERE body ~* :anywhere
-ORDER BY import_id, row_number, position
+SELECT import_id, row_number, position, field, rule, body FROM import_rejects
+WHERE (import_id, row_number, position) > (CAST(:import_id AS text), CAST(:row AS bigint), CAST(:position AS integer))
+    AND (:sealed OR body ~* :anywhere)
+ORDER BY import_id, row_number, position LIMIT :most
 """
 
 _FORGET_IMPORTED = """
@@ -86,8 +89,8 @@ class Bodies:
         """Delete what names the customer."""
         traces = await _traces(tx, fragments)
         rejected = [row.place async for row, _ in _rejected(tx, traces)]
-        imported = await _imported(tx, traces)
-        sent = await _sent(tx, traces)
+        imported = [row async for row, _, _ in _imported(tx, traces)]
+        sent = [row async for row in _sent(tx, traces)]
         await tx.execute("DELETE FROM rejected_events WHERE rejected_event_id = ANY (:ids)", ids=rejected)
         await tx.execute(
             _FORGET_IMPORTED,
@@ -116,8 +119,8 @@ class Bodies:
                 "rejected_events",
                 {"reason": row.reason, "detail": row.detail, "received_time": received, "body": body},
             )
-        for row in await _imported(tx, traces):
-            yield "rejected_import_rows", {"field": row.field, "rule": row.rule, "body": row.body}
+        async for row, rule, body in _imported(tx, traces):
+            yield "rejected_import_rows", {"field": row.field, "rule": rule, "body": body}
 
     async def probe(self, tx: Transaction, traces: Traces) -> dict[str, int]:
         """Nothing: the tables are searched with the others."""
@@ -126,7 +129,7 @@ class Bodies:
 
 async def _traces(tx: Transaction, fragments: Sequence[UUID]) -> Traces:
     known = await tx.rows(_TRACES, fragments=list(fragments))
-    return Traces(list(fragments), [trace for row in known for trace in row.traces])
+    return Traces(list(fragments), [trace for traces in await opened_traces(tx, known) for trace in traces])
 
 
 # The statements find parts of longer words too; whether it is the customer is said by `found_in`.
@@ -141,14 +144,25 @@ async def _rejected(tx: Transaction, traces: Traces) -> AsyncIterator[tuple[Any,
         after = rows[-1].place
 
 
-async def _imported(tx: Transaction, traces: Traces) -> list[Any]:
-    rows = await tx.rows(_IMPORTED, anywhere=traces.anywhere)
-    return [row for row in rows if traces.found_in(row.body.encode())]
+async def _imported(tx: Transaction, traces: Traces) -> AsyncIterator[tuple[Any, str, str]]:
+    after: dict[str, Any] = {"import_id": "", "row": 0, "position": 0}
+    given = {"anywhere": traces.anywhere, "sealed": tx.sealer.is_on, "most": _MOST_AT_ONCE}
+    while rows := await tx.rows(_IMPORTED, **after, **given):
+        for row, (rule, body) in zip(rows, await opened_refused(tx, rows), strict=True):
+            if traces.found_in(body.encode()):
+                yield row, rule, body
+        after = {"import_id": rows[-1].import_id, "row": rows[-1].row_number, "position": rows[-1].position}
 
 
-async def _sent(tx: Transaction, traces: Traces) -> list[Any]:
-    rows = await tx.rows(_SENT, anywhere=traces.anywhere, needles=traces.needles)
-    return [row for row in rows if traces.found_in(row.body)]
+async def _sent(tx: Transaction, traces: Traces) -> AsyncIterator[Any]:
+    after = {"endpoint": "", "webhook": ""}
+    given = {"anywhere": traces.anywhere, "needles": traces.needles, "sealed": tx.sealer.is_on, "most": _MOST_AT_ONCE}
+    while rows := await tx.rows(_SENT, **after, **given):
+        bodies = await opened(tx, [sealed_message(row) for row in rows])
+        for row, body in zip(rows, bodies, strict=True):
+            if body and traces.found_in(body):
+                yield row
+        after = {"endpoint": rows[-1].endpoint_id, "webhook": rows[-1].webhook_id}
 
 
 class Purposes:

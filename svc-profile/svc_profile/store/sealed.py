@@ -22,23 +22,43 @@ IDENTIFIER = "fragments.value"
 TRAITS = "fragments.traits"
 ENTRY = "search_entries.text"
 FOUND = "search_entries.value"
+GROUP_TRAITS = "groups.traits"
+UPLOADED = "import_chunks.data"
+REFUSED_RULE = "import_rejects.rule"
+REFUSED_ROW = "import_rejects.body"
+EXPORTED = "export_chunks.data"
+PART = "data_export_parts.rows"
+PIECE = "data_export_chunks.data"
+SENT = "webhook_deliveries.body"
+ASKED_TRAITS = "data_requests.traits"
+TRACES = "data_requests.traces"
+
+_FILE_PIECES = 8
+"""Pieces of files that are sealed at once; each has up to some megabytes."""
+
+_REFUSED_KEY = {"import_id": "text", "row_number": "bigint", "position": "integer"}
 
 _INTERACTION = "convert_to(interaction_id, 'UTF8')"
 
+
+def _bound(*names: str) -> str:
+    """Return the SQL of what `row_of` answers for the values of some columns."""
+    together = " || E'\\n' || ".join(names)
+    return f"convert_to({together}, 'UTF8')"
+
+
 COLUMNS = (
-    SealedColumn("events", "payload", "event_key", "uuid", "uuid_send(event_key)"),
+    SealedColumn("events", "payload", {"event_key": "uuid"}, "uuid_send(event_key)"),
     SealedColumn(
         "rejected_events",
         "body",
-        "rejected_event_id",
-        "bigint",
+        {"rejected_event_id": "bigint"},
         "convert_to(message_id || E'\\n' || received_time_us || E'\\n' || position, 'UTF8')",
     ),
     SealedColumn(
         "legal_hold.records",
         "payload",
-        "record_id",
-        "bigint",
+        {"record_id": "bigint"},
         "convert_to(data_request_id || E'\\n' || event || E'\\n' || event_time_us, 'UTF8')",
         is_searched=False,
     ),
@@ -46,19 +66,86 @@ COLUMNS = (
     SealedColumn(
         "fragments",
         "value",
-        "fragment_id",
-        "uuid",
+        {"fragment_id": "uuid"},
         "uuid_send(fragment_id)",
         is_text=True,
         among=f"namespace <> '{DERIVED}'",
     ),
     SealedColumn(
-        "fragments", "traits", "fragment_id", "uuid", "uuid_send(fragment_id)", is_json=True, among="traits <> '{}'"
+        "fragments",
+        "traits",
+        {"fragment_id": "uuid"},
+        "uuid_send(fragment_id)",
+        is_json=True,
+        among="traits <> '{}'",
     ),
-    SealedColumn("interactions", "subject", "interaction_id", "text", _INTERACTION, is_text=True),
-    SealedColumn("interactions", "text", "interaction_id", "text", _INTERACTION, is_text=True),
-    SealedColumn("interactions", "outcome", "interaction_id", "text", _INTERACTION, is_text=True),
+    SealedColumn("interactions", "subject", {"interaction_id": "text"}, _INTERACTION, is_text=True),
+    SealedColumn("interactions", "text", {"interaction_id": "text"}, _INTERACTION, is_text=True),
+    SealedColumn("interactions", "outcome", {"interaction_id": "text"}, _INTERACTION, is_text=True),
+    SealedColumn("groups", "traits", {"group_id": "text"}, _bound("group_id"), is_json=True, among="traits <> '{}'"),
+    SealedColumn(
+        "import_chunks",
+        "data",
+        {"import_id": "text", "first_byte": "bigint"},
+        _bound("import_id", "first_byte"),
+        is_searched=False,
+        at_once=_FILE_PIECES,
+    ),
+    # The words of a rule may quote what breaks it.
+    SealedColumn("import_rejects", "rule", _REFUSED_KEY, _bound(*_REFUSED_KEY), is_text=True),
+    SealedColumn("import_rejects", "body", _REFUSED_KEY, _bound(*_REFUSED_KEY), is_text=True),
+    SealedColumn(
+        "export_chunks",
+        "data",
+        {"export_id": "text", "first_byte": "bigint"},
+        _bound("export_id", "first_byte"),
+        at_once=_FILE_PIECES,
+    ),
+    SealedColumn(
+        "data_export_parts",
+        "rows",
+        {"data_request_id": "text", "service": "text", "attempt": "text", "number": "integer"},
+        _bound("data_request_id", "service", "attempt", "number"),
+        is_searched=False,
+        at_once=_FILE_PIECES,
+    ),
+    SealedColumn(
+        "data_export_chunks",
+        "data",
+        {"data_request_id": "text", "index": "integer"},
+        _bound("data_request_id", "index"),
+        is_searched=False,
+        at_once=_FILE_PIECES,
+    ),
+    SealedColumn(
+        "webhook_deliveries",
+        "body",
+        {"endpoint_id": "text", "webhook_id": "text"},
+        _bound("endpoint_id", "webhook_id"),
+    ),
+    SealedColumn(
+        "data_requests",
+        "traits",
+        {"data_request_id": "text"},
+        _bound("data_request_id"),
+        is_text=True,
+        is_searched=False,
+    ),
+    SealedColumn(
+        "data_requests",
+        "traces",
+        {"data_request_id": "text"},
+        _bound("data_request_id"),
+        is_text=True,
+        among="traces <> ''",
+        is_searched=False,
+    ),
 )
+
+
+def row_of(*key: str | int) -> bytes:
+    """Return what the values of a row are bound to: its key."""
+    return "\n".join(map(str, key)).encode()
 
 
 def rejected_row(message_id: str, received_time_us: int, position: int) -> bytes:
@@ -69,6 +156,19 @@ def rejected_row(message_id: str, received_time_us: int, position: int) -> bytes
 def sealed_body(row: Any) -> Row:
     """Return the body of a row of rejected events, to be opened."""
     return Row(REJECTED, rejected_row(row.message_id, row.received_time_us, row.position), row.body, is_foreign=True)
+
+
+def sealed_message(row: Any) -> Row:
+    """Return the body of a row of deliveries of webhooks, to be opened."""
+    return Row(SENT, row_of(row.endpoint_id, row.webhook_id), row.body)
+
+
+async def opened_refused(tx: Transaction, rows: Sequence[Any]) -> list[tuple[str, str]]:
+    """Return rule and body of rows of imports that were not taken."""
+    keys = [row_of(row.import_id, row.row_number, row.position) for row in rows]
+    rules = await opened_texts(tx, [(REFUSED_RULE, key, row.rule) for key, row in zip(keys, rows, strict=True)])
+    bodies = await opened_texts(tx, [(REFUSED_ROW, key, row.body) for key, row in zip(keys, rows, strict=True)])
+    return list(zip(rules, bodies, strict=True))
 
 
 def held_row(data_request_id: str, event: str, event_time_us: int) -> bytes:
@@ -93,6 +193,9 @@ async def reveal(tx: Transaction, table: str, row: dict[str, Any]) -> dict[str, 
         names = {"subject": SUBJECT, "text": TEXT, "outcome": OUTCOME}
         texts = await opened_texts(tx, [(column, row_id, row[name]) for name, column in names.items()])
         return {**row, **dict(zip(names, texts, strict=True))}
+    if table == "data_requests" and row["traits"]:
+        (asked,) = await opened_texts(tx, [(ASKED_TRAITS, row_of(row["data_request_id"]), row["traits"])])
+        return {**row, "traits": msgspec.json.decode(asked)}
     return row
 
 

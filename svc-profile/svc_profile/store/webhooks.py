@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from chassis.database import Transaction
+from chassis.encryption.vault import opened
 from sqlalchemy import Row
 
 from svc_profile.domain.webhooks import Delivery, Endpoint, Message, State
+from svc_profile.store.sealed import SENT, row_of, sealed_message
 
 _ADD = """
 INSERT INTO webhook_endpoints (endpoint_id, url, event_types, description, disabled, create_time_us)
@@ -135,20 +137,23 @@ class WebhookStore:
         """Let messages wait for endpoints; what waits already is not added again."""
         if not wanted:
             return
+        seal = self._tx.sealer.seal
         await self._tx.execute(
             _ENQUEUE,
             endpoints=[endpoint_id for endpoint_id, _ in wanted],
             ids=[message.webhook_id for _, message in wanted],
             types=[message.event_type for _, message in wanted],
             times=[message.event_time_us for _, message in wanted],
-            bodies=[message.body for _, message in wanted],
+            bodies=[
+                seal(SENT, row_of(endpoint_id, message.webhook_id), message.body) for endpoint_id, message in wanted
+            ],
             due=[now_us] * len(wanted),
         )
 
     async def take(self, *, now_us: int, again_us: int, most: int, but: Sequence[str]) -> list[Delivery]:
         """Take what is due, at most some of each endpoint, none of those that are named."""
         rows = await self._tx.rows(_TAKE, now_us=now_us, again_us=again_us, most=most, but=list(but))
-        return [_delivery(row) for row in rows]
+        return await self._deliveries(rows)
 
     async def done(self, results: Sequence[Delivery], *, now_us: int) -> None:
         """Remember how attempts ended: state, status, error and next time of each."""
@@ -178,7 +183,7 @@ class WebhookStore:
         rows = await self._tx.rows(
             _PAGE, endpoint_id=endpoint_id, state=state, before_us=before[0], before_id=before[1], most=most
         )
-        return [_delivery(row) for row in rows]
+        return await self._deliveries(rows)
 
     async def replay(self, endpoint_id: str, webhook_ids: Sequence[str], *, now_us: int) -> int:
         """Let deliveries wait for a first attempt again: those that are named, or all that are dead."""
@@ -187,6 +192,10 @@ class WebhookStore:
     async def forget(self, *, before_us: int, most: int) -> int:
         """Forget deliveries of old events; returns how many, at most `most`."""
         return await self._tx.execute(_FORGET, before_us=before_us, most=most)
+
+    async def _deliveries(self, rows: Sequence[Row[Any]]) -> list[Delivery]:
+        bodies = await opened(self._tx, [sealed_message(row) for row in rows])
+        return [_delivery(row, body or b"") for row, body in zip(rows, bodies, strict=True)]
 
 
 def _endpoint(row: Row[Any]) -> Endpoint:
@@ -204,10 +213,10 @@ def _endpoint(row: Row[Any]) -> Endpoint:
     )
 
 
-def _delivery(row: Row[Any]) -> Delivery:
+def _delivery(row: Row[Any], body: bytes) -> Delivery:
     return Delivery(
         endpoint_id=row.endpoint_id,
-        message=Message(row.webhook_id, row.event_type, row.event_time_us, row.body),
+        message=Message(row.webhook_id, row.event_type, row.event_time_us, body),
         state=State(row.state),
         attempts=row.attempts,
         last_status=row.last_status,

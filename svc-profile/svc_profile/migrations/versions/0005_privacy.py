@@ -29,12 +29,12 @@ TABLES = (
         not_before_time timestamptz NOT NULL,
         step_time timestamptz NOT NULL,
         done_time timestamptz,
-        traits jsonb,
+        traits text,
         purposes text[] NOT NULL DEFAULT '{}',
         subject_hash text NOT NULL DEFAULT '',
         fragment_ids uuid[] NOT NULL DEFAULT '{}',
         shared_fragment_ids uuid[] NOT NULL DEFAULT '{}',
-        traces text[] NOT NULL DEFAULT '{}',
+        traces text NOT NULL DEFAULT '',
         stream_ends jsonb
     )
     """,
@@ -69,6 +69,7 @@ TABLES = (
         data_request_id text NOT NULL,
         index integer NOT NULL,
         data bytea NOT NULL,
+        size_bytes integer NOT NULL,
         PRIMARY KEY (data_request_id, index)
     )
     """,
