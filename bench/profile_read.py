@@ -55,6 +55,8 @@ MESSAGE_EVENTS = 498
 MESSAGES = 4
 TURN = 100
 """Calls of one kind before the next kind has its turn."""
+RATE = 100
+"""Calls a second, when they come at random moments."""
 SURNAMES = "김이박최정강조윤장임한오서신권황안송전홍"
 SYLLABLES = "민서준하지우현도연수아은재윤호영진경성희단골나비"
 
@@ -245,19 +247,38 @@ async def measure(
     return costs
 
 
+async def measure_steady(
+    known: dict[str, Call], postgres: psutil.Process, customers: int, calls: int
+) -> dict[str, Cost]:
+    """Call at random moments, `RATE` times a second, whether earlier calls were answered or not."""
+    chance, costs = random.Random(13), {}
+    for name, call in known.items():
+        cost, python_s, postgres_s = Cost(), time.process_time(), _cpu(postgres)
+        moment = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(calls):
+                moment += chance.expovariate(RATE)
+                await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+                group.create_task(_ask(call, iter([chance.randrange(customers)]), cost.seconds, due=moment))
+        cost.python_s = time.process_time() - python_s
+        cost.postgres_s = _cpu(postgres) - postgres_s
+        costs[name] = cost
+    return costs
+
+
 def _cpu(server: psutil.Process) -> float:
     times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
     return sum(t.user + t.system for t in times)
 
 
-async def _ask(call: Call, asked: Iterator[int], seconds: list[float]) -> None:
+async def _ask(call: Call, asked: Iterator[int], seconds: list[float], *, due: float | None = None) -> None:
     for number in asked:
-        started = time.perf_counter()
+        started = due or time.perf_counter()
         await call(number)
         seconds.append(time.perf_counter() - started)
 
 
-def rows(measured: dict[int, dict[str, Cost]]) -> list[list[object]]:
+def rows(measured: dict[str, dict[str, Cost]]) -> list[list[object]]:
     """Lay the times out beside those of the bare read."""
     laid: list[list[object]] = []
     for at_once, costs in measured.items():
@@ -291,8 +312,8 @@ async def _service() -> AsyncIterator[tuple[Service, Runner, psutil.Process]]:
             await runner.stop()
 
 
-async def measure_all(customers: int, rounds: int) -> tuple[dict[int, dict[str, Cost]], list[list[object]]]:
-    """Load, then measure one and eight calls at a time."""
+async def measure_all(customers: int, rounds: int) -> tuple[dict[str, dict[str, Cost]], list[list[object]]]:
+    """Load, then measure one and eight calls at a time, and calls that come when they like."""
     async with _service() as (service, runner, postgres):
         await load(service.database, customers)
         sizes = await _sizes(service.database, customers)
@@ -305,7 +326,10 @@ async def measure_all(customers: int, rounds: int) -> tuple[dict[int, dict[str, 
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain,
         ):
             known = calls(opened, plain)
-            measured = {n: await measure(known, postgres, customers, rounds, n) for n in (1, 8)}
+            measured = {str(n): await measure(known, postgres, customers, rounds, n) for n in (1, 8)}
+            # So many searches a second would fill both processors, and measure the queue before them.
+            reads = {name: call for name, call in known.items() if not name.startswith("search")}
+            measured[f"{RATE}/s"] = await measure_steady(reads, postgres, customers, rounds * TURN)
         await bare.stop()
         return measured, sizes
 
