@@ -9,9 +9,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 from chassis.bus import Bus, Outgoing
 from chassis.clock import now, to_us
@@ -36,6 +38,9 @@ Learn = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[int]]
 """The consumer's own way of learning from collected messages; says how many events were new."""
 
 _IN_FLIGHT = 2
+"""Batches that are being learnt from at a time."""
+_IN_HAND = 4
+"""Batches that are not finished yet, with those that wait to be published."""
 _IDLE_S = 1.0
 _RETRY_S = 0.5
 _FULL_SHARE = 0.5
@@ -111,24 +116,31 @@ class ImportWorker:
         if not job.file_key:
             job = await self._name(job)
         parser = await self._parser(job)
-        learning: deque[asyncio.Task[_Batch]] = deque()
-        marked = time.perf_counter()
+        reading = _Reading(asyncio.Semaphore(_IN_FLIGHT), time.perf_counter())
         try:
             while not stopping.is_set() and (piece := await parser.next()):
                 await self._wait_for_room(job, stopping)
-                learning.append(asyncio.create_task(self._take(job, piece)))
-                if len(learning) >= _IN_FLIGHT:
-                    marked = await self._finish(job, await learning.popleft(), marked)
-            while learning:
-                marked = await self._finish(job, await learning.popleft(), marked)
+                await reading.room()
+                reading.follow(partial(self._bring_in, job, piece, reading))
+            await reading.end()
         finally:
-            for task in learning:
-                task.cancel()
-            await asyncio.gather(*learning, return_exceptions=True)
+            await reading.close()
             await parser.close()
         if not stopping.is_set():
             async with self._database.transaction() as tx:
                 await importing.complete(tx, job.plan.import_id, self._holder, self._lease_s, now_us=to_us(now()))
+
+    async def _bring_in(
+        self, job: ImportJob, piece: Parsed, reading: "_Reading", before: "asyncio.Task[None] | None"
+    ) -> None:
+        """Learn from a batch beside others; publish and remember it after the one before."""
+        try:
+            batch = await self._take(job, piece)
+        finally:
+            reading.slots.release()
+        if before is not None:
+            await before
+        reading.marked = await self._finish(job, batch, reading.marked)
 
     async def _parser(self, job: ImportJob) -> Parser:
         async def fetch(offset: int) -> tuple[int, bytes] | None:
@@ -188,3 +200,35 @@ class ImportWorker:
                 if not await ImportStore(tx).prolong(job.plan.import_id, self._holder, self._lease_s):
                     raise StoppedError
             await asyncio.sleep(_IDLE_S)
+
+
+class _Reading:
+    """The batches in hand: each is finished after the one before."""
+
+    def __init__(self, slots: asyncio.Semaphore, marked: float) -> None:
+        self.slots = slots
+        """One for each batch that is being learnt from."""
+        self.marked = marked
+        """When the last batch was finished."""
+        self._tasks: deque[asyncio.Task[None]] = deque()
+
+    async def room(self) -> None:
+        """Wait until another batch can be begun; raises what one before has failed with."""
+        await self.slots.acquire()
+        while self._tasks and (self._tasks[0].done() or len(self._tasks) >= _IN_HAND):
+            await self._tasks.popleft()
+
+    def follow(self, bring_in: Callable[["asyncio.Task[None] | None"], Coroutine[Any, Any, None]]) -> None:
+        """Begin with the next batch."""
+        self._tasks.append(asyncio.create_task(bring_in(self._tasks[-1] if self._tasks else None)))
+
+    async def end(self) -> None:
+        """Wait until all are finished; raises what one has failed with."""
+        while self._tasks:
+            await self._tasks.popleft()
+
+    async def close(self) -> None:
+        """Give up those that are not finished."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
