@@ -113,7 +113,7 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profiles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
     collect_less()
