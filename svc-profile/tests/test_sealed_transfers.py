@@ -18,8 +18,19 @@ from chassis.migrations import migrate
 from chassis.service import ROLES, Runner
 from chassis.testing import Engines, RunningService, running, settings_for
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
-from dangol.profile.v1 import groups_pb2, identity_pb2, ingest_pb2, privacy_pb2, profile_pb2, transfer_pb2, webhooks_pb2
+from dangol.profile.v1 import (
+    agent_pb2,
+    groups_pb2,
+    identity_pb2,
+    ingest_pb2,
+    privacy_pb2,
+    profile_pb2,
+    transfer_pb2,
+    webhooks_pb2,
+)
+from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
 from dangol.profile.v1.groups_pb2_grpc import GroupServiceStub
+from dangol.profile.v1.identity_pb2_grpc import IdentityServiceStub
 from dangol.profile.v1.ingest_pb2_grpc import IngestServiceStub
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
@@ -46,6 +57,7 @@ CLEAR_WITHOUT_KEYS = {
     "fragments.traits", "fragments.value", "groups.traits", "import_chunks.data", "import_rejects.body",
     "import_rejects.rule",
     "rejected_events.body", "search_entries.text", "search_entries.value", "webhook_deliveries.body",
+    "identity_decisions.reason", "identity_decisions.revoked_reason",
 }  # fmt: skip
 """Where the secret of this test stands while nothing is sealed; `data_export_chunks.data` is compressed."""
 
@@ -146,13 +158,14 @@ async def fill(service: RunningService, receiver: Receiver) -> Left:
     await service.deliver(RejectedEventBatch(events=[refused]), subject="events.rejected")
     ended = await brought_in(service, imports.csv("id,name,born", "han,Han,1990", f"kwon,Kwon,{SECRET}"))
     assert (ended.taken_events, ended.rejected_rows) == (1, 1)
+    await decided(service)
     uploading = await imports.create(service, imports.PEOPLE, transfer_pb2.IMPORT_FORMAT_CSV, mapping=imports.CUSTOMERS)
     file = imports.csv("id,E-mail,name,age", "choi,,Choi,", f"park,,{SECRET},")
     await imports.upload(service, uploading, file, piece=18, start=False)
     exported, data = await exports.exported(service, trait_names=["motto"])
     assert SECRET.encode() in data
     later = now() + timedelta(days=1)
-    asked = await privacy.file(service, "lee", "RECTIFY", traits={"motto": SECRET}, not_before_time=later)
+    asked = await privacy.file(service, CUSTOMER, "RECTIFY", traits={"motto": SECRET}, not_before_time=later)
     access = await privacy.file(service, CUSTOMER, "ACCESS")
     await parts_of(service, access.data_request_id)
     receiver.answers["/hook"] = ["500 Broken"]
@@ -171,6 +184,21 @@ async def fill(service: RunningService, receiver: Receiver) -> Left:
         asked.data_request_id,
         endpoint_id,
     )
+
+
+async def decided(service: RunningService) -> None:
+    """Merge two customers and split them again, with reasons."""
+    stub = service.stub(IdentityServiceStub)
+    merge = identity_pb2.MergeProfilesRequest(
+        profile=f"user_id:{CUSTOMER}", absorb=["user_id:lee"], reason=f"both said {SECRET}"
+    )
+    await stub.MergeProfiles(merge)
+    await service.settled()
+    split = identity_pb2.SplitProfileRequest(
+        profile=f"user_id:{CUSTOMER}", identifiers=["user_id:lee"], reason=f"only one said {SECRET}"
+    )
+    await stub.SplitProfile(split)
+    await service.settled()
 
 
 async def brought_in(service: RunningService, data: bytes) -> transfer_pb2.ImportJob:
@@ -223,6 +251,13 @@ async def read(service: RunningService, left: Left) -> None:
     refused = await service.stub(IngestServiceStub).ListRejectedEvents(ingest_pb2.ListRejectedEventsRequest())
     assert SECRET in str(MessageToDict(refused))
     assert SECRET.encode() in await exports.download(service, left.export_id)
+    decisions = await service.stub(IdentityServiceStub).ListIdentityDecisions(
+        identity_pb2.ListIdentityDecisionsRequest(profile="user_id:lee")
+    )
+    told = {(each.reason, each.revoke_reason) for each in decisions.decisions}
+    assert (f"both said {SECRET}", f"only one said {SECRET}") in told
+    timeline = await service.stub(AgentServiceStub).ListTimeline(agent_pb2.ListTimelineRequest(profile="user_id:lee"))
+    assert f"both said {SECRET}" in str(MessageToDict(timeline))
     request = privacy_pb2.GetDataRequestRequest(data_request_id=left.rectification_id)
     assert (await service.stub(PrivacyServiceStub).GetDataRequest(request)).data_request.state
 
@@ -246,6 +281,9 @@ async def finish(service: RunningService, left: Left, receiver: Receiver) -> Non
     assert SECRET in archive["profile/identifiers_and_traits.json"]
     assert f"{SECRET} of the other" in archive["other/things.csv"]
     assert CUSTOMER in archive["profile/identifiers_and_traits.json"]
+    reasons = [(row["reason"], row["revoked_reason"]) for row in json.loads(archive["profile/identity_decisions.json"])]
+    assert (f"both said {SECRET}", f"only one said {SECRET}") in reasons
+    assert {"motto": SECRET} in [row["traits"] for row in json.loads(archive["profile/data_requests.json"])]
     await webhooks.stub(service).ReplayWebhookDeliveries(
         webhooks_pb2.ReplayWebhookDeliveriesRequest(
             endpoint_id=left.endpoint_id,

@@ -12,7 +12,7 @@ from svc_profile.domain.decisions import Decision, DecisionKind, Note, Record, S
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.profiles import KnownAs
-from svc_profile.store.sealed import revealed
+from svc_profile.store.sealed import DECIDED, REVOKED, opened_reasons, revealed, sealed_reason
 
 _SHOWN = 100
 _HELD = 2
@@ -88,7 +88,7 @@ class DecisionStore:
             _PUT,
             kinds=[Decision(0, sides).kind for sides in sides_of],
             actor=storable_text(note.actor),
-            reason=storable_text(note.reason),
+            reason=sealed_reason(self._tx, DECIDED, storable_text(note.reason), note.time_us),
             time_us=note.time_us,
         )
         numbers = sorted(row.decision_id for row in rows)
@@ -113,7 +113,7 @@ class DecisionStore:
                 _REVOKE,
                 decisions=list(decisions),
                 actor=storable_text(note.actor),
-                reason=storable_text(note.reason),
+                reason=sealed_reason(self._tx, REVOKED, storable_text(note.reason), note.time_us),
                 time_us=note.time_us,
             )
 
@@ -135,7 +135,9 @@ class DecisionStore:
         sides: dict[tuple[int, int], list[Row[Any]]] = {}
         for row in shown:
             sides.setdefault((row.decision_id, row.side), []).append(row)
-        return [_record(row, sides) for row in rows]
+        decided = await opened_reasons(self._tx, [(DECIDED, row.reason, row.decided_time_us) for row in rows])
+        revoked = await opened_reasons(self._tx, [(REVOKED, row.revoked_reason, row.revoked_time_us) for row in rows])
+        return [_record(row, why, sides) for row, why in zip(rows, zip(decided, revoked, strict=True), strict=True)]
 
 
 def _decisions(rows: Sequence[Any]) -> list[Decision]:
@@ -146,16 +148,14 @@ def _decisions(rows: Sequence[Any]) -> list[Decision]:
     return [Decision(number, tuple(map(tuple, of))) for number, of in sides.items()]
 
 
-def _record(row: Row[Any], sides: Mapping[tuple[int, int], list[Row[Any]]]) -> Record:
+def _record(row: Row[Any], why: tuple[str, str], sides: Mapping[tuple[int, int], list[Row[Any]]]) -> Record:
     kind = DecisionKind(row.kind)
     numbers = (0,) if kind is DecisionKind.MERGE else (0, 1, 2)
     return Record(
         decision_id=row.decision_id,
         kind=kind,
-        note=Note(row.actor, row.reason, row.decided_time_us),
-        revoked=(
-            None if row.revoked_time_us is None else Note(row.revoked_by, row.revoked_reason or "", row.revoked_time_us)
-        ),
+        note=Note(row.actor, why[0], row.decided_time_us),
+        revoked=(None if row.revoked_time_us is None else Note(row.revoked_by, why[1], row.revoked_time_us)),
         sides=tuple(_side(sides[row.decision_id, number]) for number in numbers if (row.decision_id, number) in sides),
     )
 

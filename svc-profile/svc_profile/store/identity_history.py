@@ -9,7 +9,7 @@ from chassis.database import Transaction
 from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.timeline import DecisionMade, LinkMade
-from svc_profile.store.sealed import revealed
+from svc_profile.store.sealed import DECIDED, REVOKED, opened_reasons, revealed
 
 # Fragments that nobody is known by are of the machine. A pair has one link, whatever number of events speak for it.
 _LINKS = """
@@ -90,7 +90,10 @@ class IdentityHistoryStore:
             revoked=before[2] if before else None,
             most=most,
         )
+        reasons = await opened_reasons(
+            self._tx, [(REVOKED if row.revoked else DECIDED, row.reason, row.time_us) for row in rows]
+        )
         return [
-            DecisionMade(row.decision_id, row.kind, row.revoked, row.actor or "", row.reason or "", row.time_us)
-            for row in rows
+            DecisionMade(row.decision_id, row.kind, row.revoked, row.actor or "", reason, row.time_us)
+            for row, reason in zip(rows, reasons, strict=True)
         ]

@@ -32,6 +32,8 @@ PIECE = "data_export_chunks.data"
 SENT = "webhook_deliveries.body"
 ASKED_TRAITS = "data_requests.traits"
 TRACES = "data_requests.traces"
+DECIDED = "identity_decisions.reason"
+REVOKED = "identity_decisions.revoked_reason"
 
 _FILE_PIECES = 8
 """Pieces of files that are sealed at once; each has up to some megabytes."""
@@ -43,7 +45,7 @@ _INTERACTION = "convert_to(interaction_id, 'UTF8')"
 
 def _bound(*names: str) -> str:
     """Return the SQL of what `row_of` answers for the values of some columns."""
-    together = " || E'\\n' || ".join(names)
+    together = " || E'\\n' || ".join(f"CAST({name} AS text)" for name in names)
     return f"convert_to({together}, 'UTF8')"
 
 
@@ -140,6 +142,23 @@ COLUMNS = (
         among="traces <> ''",
         is_searched=False,
     ),
+    # The number of a decision is made when it is kept, so what is said of it is bound to its time.
+    SealedColumn(
+        "identity_decisions",
+        "reason",
+        {"decision_id": "bigint"},
+        _bound("decided_time_us"),
+        is_text=True,
+        among="reason <> ''",
+    ),
+    SealedColumn(
+        "identity_decisions",
+        "revoked_reason",
+        {"decision_id": "bigint"},
+        _bound("revoked_time_us"),
+        is_text=True,
+        among="revoked_reason <> ''",
+    ),
 )
 
 
@@ -176,6 +195,16 @@ def held_row(data_request_id: str, event: str, event_time_us: int) -> bytes:
     return f"{data_request_id}\n{event}\n{event_time_us}".encode()
 
 
+def sealed_reason(tx: Transaction, column: str, reason: str, time_us: int) -> str:
+    """Seal why something was decided or taken back; no reason stays none."""
+    return tx.sealer.seal_text(column, row_of(time_us), reason) if reason else ""
+
+
+async def opened_reasons(tx: Transaction, reasons: Sequence[tuple[str, str | None, int | None]]) -> list[str]:
+    """Open reasons: column, what stands there, and the time of the decision."""
+    return await opened_texts(tx, [(column, row_of(time_us or 0), text or "") for column, text, time_us in reasons])
+
+
 async def reveal(tx: Transaction, table: str, row: dict[str, Any]) -> dict[str, Any]:
     """Open what is sealed in a row that is exported, as JSON of PostgreSQL."""
     if table == "events" and row.get("payload"):
@@ -193,6 +222,11 @@ async def reveal(tx: Transaction, table: str, row: dict[str, Any]) -> dict[str, 
         names = {"subject": SUBJECT, "text": TEXT, "outcome": OUTCOME}
         texts = await opened_texts(tx, [(column, row_id, row[name]) for name, column in names.items()])
         return {**row, **dict(zip(names, texts, strict=True))}
+    if table == "identity_decisions":
+        decided = (DECIDED, row["reason"], row["decided_time_us"])
+        revoked = (REVOKED, row["revoked_reason"], row["revoked_time_us"])
+        reason, revoked_reason = await opened_reasons(tx, [decided, revoked])
+        return {**row, "reason": reason, "revoked_reason": revoked_reason or row["revoked_reason"]}
     if table == "data_requests" and row["traits"]:
         (asked,) = await opened_texts(tx, [(ASKED_TRAITS, row_of(row["data_request_id"]), row["traits"])])
         return {**row, "traits": msgspec.json.decode(asked)}
