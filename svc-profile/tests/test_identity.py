@@ -184,6 +184,25 @@ async def test_a_dry_run_says_what_would_change_and_changes_nothing(service: Run
     assert len((await known(service, kim)).identifiers) == 6
 
 
+async def test_a_dry_run_says_which_fragments_would_make_up_whom(service: RunningService, tag: str) -> None:
+    """For svc-segmentation to evaluate; a decision that is taken has nothing more to ask."""
+    kim, lee = await two_people(service, tag)
+    stub = service.stub(IdentityServiceStub, ["identity.write"])
+    request = pb.MergeProfilesRequest(profile=kim, absorb=[lee], reason="asked for", dry_run=True)
+    would: pb.MergeProfilesResponse = await stub.MergeProfiles(request)
+    [whole] = would.placements
+    assert whole.profile_id == would.change.after[0].profile_id
+    assert (len(whole.fragment_ids), len(set(whole.fragment_ids))) == (6, 6)
+    request.dry_run = False
+    done: pb.MergeProfilesResponse = await stub.MergeProfiles(request)
+    assert not done.placements
+    leaving = [name for name in names(await known(service, kim)) if name == lee]
+    apart = pb.SplitProfileRequest(profile=kim, identifiers=leaving, reason="a mistake", dry_run=True)
+    parted: pb.SplitProfileResponse = await stub.SplitProfile(apart)
+    assert [each.profile_id for each in parted.placements] == [each.profile_id for each in parted.change.after]
+    assert sorted(f for each in parted.placements for f in each.fragment_ids) == sorted(whole.fragment_ids)
+
+
 async def test_events_never_undo_a_decision(service: RunningService, tag: str) -> None:
     """After the split both use one device; the claim is refused and listed, and a late event changes nothing."""
     user, other = f"user_id:u-{tag}", f"email:{tag}@example.com"

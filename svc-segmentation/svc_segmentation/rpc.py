@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from chassis.calls import tell_of
 from chassis.clock import from_timestamp, to_us
 from chassis.consent import impersonal
 from chassis.database import Database
@@ -19,6 +20,7 @@ from svc_segmentation import wire
 from svc_segmentation.domain.segments import Draft
 from svc_segmentation.usecases import definitions, evaluation, memberships
 from svc_segmentation.usecases.definitions import Definitions
+from svc_segmentation.usecases.placing import preview_memberships
 from svc_segmentation.usecases.rulebook import Rulebook
 
 
@@ -103,6 +105,18 @@ class SegmentationRpc(SegmentationServiceServicer):
                 tx, request.rule, sample_size=request.sample_size, now_us=to_us(self._clock())
             )
         return wire.preview_to_proto(preview)
+
+    async def PreviewMemberships(
+        self, request: pb.PreviewMembershipsRequest, context: ServicerContext
+    ) -> pb.PreviewMembershipsResponse:
+        """Say which segments customers would be in if they were made of other fragments."""
+        placements = wire.read_placements(request)
+        async with self._database.rehearsal() as tx:
+            found = await preview_memberships(tx, self._rulebook, placements, now=self._clock())
+        tell_of(found)
+        return pb.PreviewMembershipsResponse(
+            profiles=[wire.previewed_to_proto(profile_id, segments) for profile_id, segments in found.items()]
+        )
 
     async def ListSegmentMembers(
         self, request: pb.ListSegmentMembersRequest, context: ServicerContext

@@ -18,18 +18,20 @@ from chassis.events import (
     moves_money,
     order_amount,
 )
-from chassis.identity import format_profile_id
+from chassis.identity import format_profile_id, parse_profile_id
 from dangol.events.v1 import events_pb2
 from dangol.operations.v1.operations_pb2 import TRACE_PHASE_SEGMENTS, TracedEvent, TracedSegment, TraceStep
 from dangol.profile.v1.identity_pb2 import FragmentsRemapped
+from dangol.profile.v1.profile_pb2 import SegmentMembership
 from dangol.profile.v1.traits_pb2 import TraitsFolded
 from dangol.segmentation.v1 import segmentation_pb2 as pb
 
 from chassis import pages
 from svc_segmentation.domain.behaviour import Amount, Behaviour, Decided, clamped, event_key, storable, tie_break
-from svc_segmentation.domain.segments import Change, Draft, Membership, PastChange, Preview, Segment
+from svc_segmentation.domain.segments import Change, Draft, Membership, PastChange, Preview, Previewed, Segment
 
 MAX_CHANGES = 1_000
+MAX_PLACED = 100_000
 
 _CHANGEABLE = ("name", "description", "rule")
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
@@ -136,6 +138,50 @@ def read_mappings(messages: Iterable[FragmentsRemapped]) -> tuple[list[UUID], li
         [UUID(bytes=mapping.fragment_id) for mapping in mappings],
         [UUID(bytes=mapping.profile_id) for mapping in mappings],
         [mapping.revision for mapping in mappings],
+    )
+
+
+def read_placements(request: pb.PreviewMembershipsRequest) -> dict[UUID, list[UUID]]:
+    """Return the fragments of each profile, none of them in two places."""
+    if sum(len(placement.fragment_ids) for placement in request.placements) > MAX_PLACED:
+        raise Invalid.field("placements", f"have more than {MAX_PLACED} fragments in all")
+    placements: dict[UUID, list[UUID]] = {}
+    placed: set[bytes] = set()
+    for number, placement in enumerate(request.placements):
+        at = f"placements[{number}]"
+        profile_id = _placed_profile(placement.profile_id, f"{at}.profile_id")
+        for place, fragment in enumerate(placement.fragment_ids):
+            if len(fragment) != 16:
+                raise Invalid.field(f"{at}.fragment_ids[{place}]", "a fragment has 16 bytes")
+            if fragment in placed:
+                raise Invalid.field(f"{at}.fragment_ids[{place}]", "the fragment is given twice")
+            placed.add(fragment)
+        if profile_id.bytes not in placement.fragment_ids:
+            raise Invalid.field(f"{at}.profile_id", "must be one of the fragments: the one that names the customer")
+        placements[profile_id] = [UUID(bytes=fragment) for fragment in placement.fragment_ids]
+    return placements
+
+
+def _placed_profile(text: str, field: str) -> UUID:
+    try:
+        return parse_profile_id(text)
+    except Invalid as error:
+        raise Invalid.field(field, error.violations[0].rule) from error
+
+
+def previewed_to_proto(profile_id: UUID, segments: Iterable[Previewed]) -> pb.PreviewedProfile:
+    """Write which segments a customer would be in."""
+    return pb.PreviewedProfile(
+        profile_id=format_profile_id(profile_id),
+        segments=[
+            SegmentMembership(
+                segment_id=segment.segment_id,
+                name=segment.name,
+                entered_time=None if segment.entered_time is None else to_timestamp(segment.entered_time),
+                rule_version=segment.rule_version,
+            )
+            for segment in segments
+        ],
     )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Merge and split are each other's exact inverse, in every service."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.e2e.patience import eventually, everything_handled
 ITEMS = [{"itemId": f"merge-{n}", "title": f"귤 {n}", "categories": ["food"], "price": 9900 + n} for n in range(12)]
 EMAIL = "marketing_email"
 EAGER, COHORT = "merge-eager", "merge-cohort"
+ONCE, TWICE = "merge-once", "merge-twice"
 KIM, LEE = "user_id:merge-kim", "user_id:merge-lee"
 HANDLED_SECONDS = 60
 
@@ -91,8 +93,14 @@ def names(profile: dict[str, Any]) -> list[str]:
     return [f"{each['namespace']}:{each['value']}" for each in profile["identifiers"]]
 
 
+def _answer(api: httpx.Client, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = api.post(f"/v1/profiles/{KIM}:{verb}", json={**body, "reason": "tried out"})
+    return dict(answer.raise_for_status().json())
+
+
 def _decide(api: httpx.Client, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-    answer = api.post(f"/v1/profiles/{KIM}:{verb}", json={**body, "reason": "tried out"}).raise_for_status().json()
+    answer = _answer(api, verb, body)
+    assert answer["unavailableServices"] == []
     return dict(answer["change"])
 
 
@@ -147,3 +155,54 @@ async def test_a_dry_run_over_http_names_traits_segments_and_consents(shop: http
     assert COHORT in [segment["name"] for segment in would["after"][0]["segments"]]
     assert [c["granted"] for c in would["after"][0]["consents"] if c["purposeId"] == "analytics"] == [True]
     assert answers(shop, KIM) == before
+
+
+async def test_a_dry_run_tells_the_segments_that_each_customer_would_be_in(
+    platform: Platform, shop: httpx.Client
+) -> None:
+    """True of the whole only, true of a part only: as it comes about, and nothing has changed before that."""
+    _counts_orders(shop)
+    await everything_handled(platform, HANDLED_SECONDS)
+    before = {each: answers(shop, each) for each in (KIM, LEE)}
+    assert [before[each]["segments"] for each in (KIM, LEE)] == [[COHORT, ONCE]] * 2
+    would = _decide(shop, "merge", {"absorb": [LEE], "dryRun": True})
+    assert [_entering(each) for each in would["before"]] == [{COHORT: False, ONCE: False}] * 2
+    assert [_entering(each) for each in would["after"]] == [{COHORT: False, EAGER: True, TWICE: True}]
+    await everything_handled(platform, HANDLED_SECONDS)
+    assert {each: answers(shop, each) for each in (KIM, LEE)} == before
+    _decide(shop, "merge", {"absorb": [LEE]})
+    await everything_handled(platform, HANDLED_SECONDS)
+    eventually(lambda: answers(shop, KIM)["segments"] == [COHORT, EAGER, TWICE], "the whole is as it was told")
+    whole, leaves = answers(shop, KIM), {"identifiers": names(before[LEE]["profile"])}
+    would = _decide(shop, "split", {**leaves, "dryRun": True})
+    assert [set(_entering(each)) for each in would["after"]] == [{COHORT, ONCE}] * 2
+    await everything_handled(platform, HANDLED_SECONDS)
+    assert answers(shop, KIM) == whole == answers(shop, LEE)
+    _decide(shop, "split", leaves)
+    await everything_handled(platform, HANDLED_SECONDS)
+    eventually(lambda: {each: answers(shop, each) for each in (KIM, LEE)} == before, "both are as it was told")
+
+
+async def test_a_dry_run_answers_without_svc_segmentation_and_says_so(platform: Platform, shop: httpx.Client) -> None:
+    """With the segments of both parts, and neither more nor less."""
+    await asyncio.to_thread(platform.supervisor.halt, "segmentation")
+    try:
+        would = _answer(shop, "merge", {"absorb": [LEE], "dryRun": True})
+    finally:
+        await asyncio.to_thread(platform.supervisor.resume, "segmentation")
+    assert would["unavailableServices"] == ["segmentation"]
+    parts = set().union(*map(_entering, would["change"]["before"]))
+    [whole] = would["change"]["after"]
+    assert set(_entering(whole)) == parts >= {COHORT}
+    assert EAGER not in parts
+
+
+def _counts_orders(api: httpx.Client) -> None:
+    for name, count in ((ONCE, 1), (TWICE, 2)):
+        rule = f"count('Order Completed') == {count}"
+        api.post("/v1/segments", json={"name": name, "rule": rule}).raise_for_status()
+
+
+def _entering(profile: dict[str, Any]) -> dict[str, bool]:
+    """The segments of a customer, and whether each is one that the customer would enter."""
+    return {segment["name"]: "enteredTime" not in segment for segment in profile["segments"]}

@@ -98,6 +98,9 @@ def _who_may(method: Method) -> str:
         words += " A browser's write key may call it for an `anonymous_id:…` profile."
     if method.is_gathered:
         words += " Every service is asked; `unavailableServices` names those whose part is missing."
+    if method.completion is not None:
+        by = method.completion.method.package
+        words += f" `{by}` is asked too; `unavailableServices` names it when its part is missing."
     return words
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,12 +16,15 @@ from google.protobuf.message import Message
 
 from chassis import telemetry
 from gateway.settings import SERVICES, Settings
+from gateway.transcode.complete import complete
 from gateway.transcode.contract import Method
 from gateway.transcode.gather import Ask, gather
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 TOKEN_LIFETIME_S = 300.0
 _RENEW_BEFORE_S = 60.0
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class Tokens:
@@ -74,6 +78,13 @@ class Services:
         carrier = {"authorization": self._tokens.bearer(key, scopes)}
         telemetry.inject(carrier)
         metadata = tuple(carrier.items())
+        answer = await self._answer(method, request, metadata)
+        if method.completion is not None:
+            ask = partial(self._answer, method.completion.method, metadata=metadata)
+            await complete(method.completion, answer, ask)
+        return answer
+
+    async def _answer(self, method: Method, request: Message, metadata: Metadata) -> Message:
         names = method.served_by(SERVICES)
 
         async def ask(name: str, request: Message) -> Message:

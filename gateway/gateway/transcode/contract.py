@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 
@@ -54,6 +54,8 @@ class Method:
     """True when all services are asked, and their answers are one."""
     gather_first: str = ""
     """Of a gathered method: the service that is asked before the others; empty is none."""
+    completion: Completion | None = None
+    """What another service adds to the answer."""
 
     @property
     def name(self) -> str:
@@ -108,6 +110,17 @@ def message_of(field: FieldDescriptor) -> Descriptor:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """What another service adds to an answer; the names mean what they mean in the option."""
+
+    method: Method
+    hand_on: str
+    into: tuple[str, ...]
+    source: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """Every method that is open to HTTP, and the comments of everything."""
 
@@ -134,7 +147,8 @@ def read(descriptor_set: bytes) -> Contract:
             # The generated module brings the message classes into the pool.
             importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
             methods.extend(_methods(file))
-    return Contract(tuple(methods), comments)
+    by_name = {method.descriptor.full_name: method for method in methods}
+    return Contract(tuple(_completed(method, by_name) for method in methods), comments)
 
 
 def _methods(file: FileDescriptorProto) -> Iterator[Method]:
@@ -153,6 +167,42 @@ def _methods(file: FileDescriptorProto) -> Iterator[Method]:
                 raise ValueError(f"{method.full_name} is gathered, and its answer has no {UNAVAILABLE_SERVICES}")
             visitor, first = options.Extensions[options_pb2.visitor], options.Extensions[options_pb2.gather_first]
             yield Method(method, bindings, scope, visitor, is_gathered, first)
+
+
+def _completed(method: Method, by_name: Mapping[str, Method]) -> Method:
+    """Add to a method what completes its answer, unless the two do not fit together."""
+    options = method.descriptor.GetOptions()
+    if not options.HasExtension(options_pb2.completion):
+        return method
+    option = options.Extensions[options_pb2.completion]
+    try:
+        completion = Completion(
+            by_name[option.method], option.hand_on, tuple(option.into.split(".")), option.source, option.key
+        )
+        fits = _fits(completion, method)
+    except KeyError as error:
+        raise ValueError(f"{method.descriptor.full_name} is completed by {error}, which is not there") from error
+    if not fits:
+        raise ValueError(f"{method.descriptor.full_name} and {option.method}, which completes it, do not fit together")
+    return replace(method, completion=completion)
+
+
+def _fits(completion: Completion, method: Method) -> bool:
+    """Tell whether every field that is taken over is of one type on both sides; raises `KeyError` for a missing one."""
+    answer: Descriptor = method.descriptor.output_type
+    other = completion.method.descriptor
+    pairs = [(answer.fields_by_name[completion.hand_on], other.input_type.fields_by_name[completion.hand_on])]
+    element = answer
+    for name in completion.into:
+        element = message_of(element.fields_by_name[name])
+    source = message_of(other.output_type.fields_by_name[completion.source])
+    pairs += [(element.fields_by_name[field.name], field) for field in source.fields if field.is_repeated]
+    keys = (element.fields_by_name[completion.key], source.fields_by_name[completion.key])
+    return (
+        UNAVAILABLE_SERVICES in answer.fields_by_name
+        and keys[0].type == keys[1].type
+        and all(a.is_repeated and b.is_repeated and a.message_type is b.message_type for a, b in pairs)
+    )
 
 
 def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:

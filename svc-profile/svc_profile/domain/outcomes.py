@@ -45,6 +45,8 @@ class Decided:
     after: Customers
     made: Sequence[Record]
     revoked: Sequence[Record]
+    placements: Mapping[FragmentKey, Sequence[FragmentKey]]
+    """The fragments of each customer after it who is shown."""
 
 
 def members_of(homes: Homes) -> dict[FragmentKey, list[FragmentKey]]:

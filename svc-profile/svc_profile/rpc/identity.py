@@ -23,6 +23,7 @@ from svc_profile.wire.decisions import (
     decision_position,
     decision_to_proto,
     explanation_to_proto,
+    placements_to_proto,
     position_of_decision,
     read_resolution,
 )
@@ -44,14 +45,18 @@ class IdentityRpc(IdentityServiceServicer):
         keep, absorb = self._key.resolve(request.profile).bytes, self._named("absorb", request.absorb)
         async with self._deciding(request.dry_run) as tx:
             decided = await merge_profiles(tx, self._bounds, _note(request.reason), keep=keep, absorb=absorb)
-        return pb.MergeProfilesResponse(change=change_to_proto(decided))
+        return pb.MergeProfilesResponse(
+            change=change_to_proto(decided), placements=placements_to_proto(decided, request.dry_run)
+        )
 
     async def SplitProfile(self, request: pb.SplitProfileRequest, context: ServicerContext) -> pb.SplitProfileResponse:
         """Make one customer two."""
         of, chosen = self._key.resolve(request.profile).bytes, self._named("identifiers", request.identifiers)
         async with self._deciding(request.dry_run) as tx:
             decided = await split_profile(tx, self._bounds, _note(request.reason), of=of, chosen=chosen)
-        return pb.SplitProfileResponse(change=change_to_proto(decided))
+        return pb.SplitProfileResponse(
+            change=change_to_proto(decided), placements=placements_to_proto(decided, request.dry_run)
+        )
 
     async def ResolveIdentityConflict(
         self, request: pb.ResolveIdentityConflictRequest, context: ServicerContext
@@ -60,7 +65,9 @@ class IdentityRpc(IdentityServiceServicer):
         pair, resolution = read_conflict_id(request.conflict_id), read_resolution(request.resolution)
         async with self._deciding(request.dry_run) as tx:
             decided = await resolve_conflict(tx, self._bounds, _note(request.reason), pair=pair, resolution=resolution)
-        return pb.ResolveIdentityConflictResponse(change=change_to_proto(decided))
+        return pb.ResolveIdentityConflictResponse(
+            change=change_to_proto(decided), placements=placements_to_proto(decided, request.dry_run)
+        )
 
     async def ExplainProfile(
         self, request: pb.ExplainProfileRequest, context: ServicerContext

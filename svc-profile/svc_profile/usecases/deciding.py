@@ -150,7 +150,8 @@ async def _conclude(tx: Transaction, bounds: Bounds, note: Note, scene: _Scene, 
     homes = {f: member.profile for f, member in before.members.items() if member.profile in concerned}
     await write_change(tx, change)
     settled = {fragment: change.moved.get(fragment, home) for fragment, home in homes.items()}
-    now = await read_situation(tx, members_of(settled))
+    placements = members_of(settled)
+    now = await read_situation(tx, placements)
     shown = await _showing(tx, homes, concerned)
     taken, stood = ({decision.decision_id for decision in each.decisions} for each in (after, before))
     decisions = DecisionStore(tx)
@@ -159,6 +160,7 @@ async def _conclude(tx: Transaction, bounds: Bounds, note: Note, scene: _Scene, 
         after=shown.customers(settled, now.consents(note.time_us)),
         made=await decisions.records(taken - stood),
         revoked=await decisions.records(stood - taken),
+        placements=placements,
     )
 
 

@@ -53,6 +53,15 @@ def change_to_proto(decided: Decided) -> pb.IdentityChange:
     )
 
 
+def placements_to_proto(decided: Decided, dry_run: bool) -> list[pb.ProfilePlacement]:
+    """Write what the customers after a decision would be made of; once they are, nobody has to be told."""
+    placements = decided.placements if dry_run else {}
+    return [
+        pb.ProfilePlacement(profile_id=profile_id(profile), fragment_ids=fragments)
+        for profile, fragments in placements.items()
+    ]
+
+
 def decision_to_proto(record: Record) -> pb.IdentityDecision:
     """Write a decision."""
     message = pb.IdentityDecision(

@@ -43,6 +43,17 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Previewed:
+    """A segment that a customer would be in."""
+
+    segment_id: str
+    name: str
+    rule_version: int
+    entered_time: datetime | None
+    """Since when; None when the customer would enter."""
+
+
+@dataclass(frozen=True)
 class Change:
     """A customer entered or left a segment."""
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from chassis.database import Transaction
 
-from svc_segmentation.domain.segments import Change, Judge, Preview
+from svc_segmentation.domain.segments import Change, Judge, Preview, Previewed
 from svc_segmentation.store.rule_sql import RuleSql
 
 _PREVIEW = """
@@ -22,6 +22,24 @@ SELECT
     (SELECT count(*) FROM holding) AS holding,
     (SELECT count(*) FROM people) AS population,
     ARRAY(SELECT profile_id FROM holding ORDER BY profile_id LIMIT :sample_size) AS sample
+"""
+
+# Where a fragment of the profile is in the segment as a profile of its own, the profile has been in it since.
+_FORETELL = """
+WITH people AS MATERIALIZED (
+    SELECT profile_id FROM unnest(CAST(:ids AS uuid[])) AS g (profile_id)
+), {judged}
+SELECT j.profile_id, e.segment_id, (
+    SELECT min(m.entered_time) FROM (
+        SELECT fragment_id FROM fragment_profiles WHERE profile_id = j.profile_id OFFSET 0
+    ) AS f
+    CROSS JOIN LATERAL (
+        SELECT entered_time FROM memberships
+        WHERE segment_id = e.segment_id AND profile_id = f.fragment_id OFFSET 0
+    ) AS m
+) AS entered_time
+FROM (SELECT profile_id, {member} AS member FROM judged OFFSET 0) AS j
+CROSS JOIN LATERAL unnest(j.member) AS e (segment_id)
 """
 
 # An id may be a fragment's or a profile's: a profile is named by a fragment, which need not be known here by itself.
@@ -125,6 +143,18 @@ def asking(judges: Sequence[Judge], about: Collection[str], *, every_segment: bo
 
     `judges` holds all that those refer to.
     """
+    return _statement(_ASK, judges, about, every_segment)
+
+
+def foretelling(judges: Sequence[Judge], about: Collection[str]) -> Statement:
+    """Return the statement that finds which of `about` profiles are in, whatever they are members of.
+
+    `judges` holds all that those refer to.
+    """
+    return _statement(_FORETELL, judges, about, every_segment=False)
+
+
+def _statement(template: str, judges: Sequence[Judge], about: Collection[str], every_segment: bool) -> Statement:
     rules = RuleSql()
     judged = rules.judged(judges)
     asked = sorted(
@@ -132,10 +162,24 @@ def asking(judges: Sequence[Judge], about: Collection[str], *, every_segment: bo
         key=lambda each: each[0].segment_id,
     )
     member = ", ".join(f"CASE WHEN {column} THEN {rules.bind(judge.segment_id, 'text')} END" for judge, column in asked)
-    sql = _ASK.format(judged=judged, member=f"array_remove(ARRAY[{member}], NULL)", held=_HELD)
+    sql = template.format(judged=judged, member=f"array_remove(ARRAY[{member}], NULL)", held=_HELD)
     found = [judge for judge, _ in asked]
-    parameters = {**rules.parameters, "segments": [judge.segment_id for judge in found]}
-    return Statement(sql, parameters, found, every_segment)
+    segments = {"segments": [judge.segment_id for judge in found]} if ":segments" in sql else {}
+    return Statement(sql, {**rules.parameters, **segments}, found, every_segment)
+
+
+async def foretell(
+    tx: Transaction, statement: Statement, profile_ids: Collection[UUID], *, now_us: int
+) -> list[tuple[UUID, Previewed]]:
+    """Evaluate some profiles, and return of each the segments that it is in."""
+    parameters = {**statement.parameters, "ids": list(profile_ids)}
+    rows = await tx.rows(statement.sql, **_with_now(statement.sql, parameters, now_us))
+    judges = {judge.segment_id: judge for judge in statement.judges}
+    return [(row.profile_id, _previewed(judges[row.segment_id], row.entered_time)) for row in rows]
+
+
+def _previewed(judge: Judge, entered_time: datetime | None) -> Previewed:
+    return Previewed(judge.segment_id, judge.name, judge.rule_version, entered_time)
 
 
 async def settle(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is in which segment, and who has to be looked at again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -95,6 +95,14 @@ class MembershipStore:
             within=within,
         )
         return [(row.number, PastChange(row.segment_id, row.name, row.member, row.change_time)) for row in rows]
+
+    async def profiles_of(self, fragments: Collection[UUID]) -> dict[UUID, UUID]:
+        """Return the profiles of those fragments that anybody has heard of."""
+        rows = await self._tx.rows(
+            "SELECT fragment_id, profile_id FROM fragment_profiles WHERE fragment_id = ANY (CAST(:ids AS uuid[]))",
+            ids=list(fragments),
+        )
+        return {row.fragment_id: row.profile_id for row in rows}
 
     async def something_waits(self, now_us: int) -> bool:
         """Tell whether anybody changed, or is due because time has passed."""

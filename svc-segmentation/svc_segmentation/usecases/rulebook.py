@@ -8,7 +8,7 @@ from chassis.database import Transaction
 
 from svc_segmentation.domain.rules import Watch, read_rule
 from svc_segmentation.domain.segments import Judge, RuleSet, in_order
-from svc_segmentation.store.judging import Statement, asking
+from svc_segmentation.store.judging import Statement, asking, foretelling
 from svc_segmentation.store.segments import SegmentStore
 
 
@@ -28,6 +28,12 @@ class Rules:
         """The statements that ask every rule: one, until there are hundreds of rules."""
         groups = self.rule_set.groups(self.rule_set.judges)
         return [asking(self.rule_set.needed_for(names), names, every_segment=len(groups) == 1) for names in groups]
+
+    @cached_property
+    def foretelling(self) -> list[Statement]:
+        """The statements that say what some profiles are in by every rule, without regard to their memberships."""
+        groups = self.rule_set.groups(self.rule_set.judges)
+        return [foretelling(self.rule_set.needed_for(names), names) for names in groups]
 
 
 class Rulebook:

@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/options/v1/options.proto\x12\x11\x64\x61ngol.options.v1\x1a google/protobuf/descriptor.proto\"\x87\x01\n\x05Rules\x12\x12\n\nmin_length\x18\x01 \x01(\r\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x11\n\tmax_items\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x10\n\x03min\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max*\x82\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11PURPOSE_ANALYTICS\x10\x01\x12\x1b\n\x17PURPOSE_PERSONALIZATION\x10\x02\x12\x15\n\x11PURPOSE_MARKETING\x10\x03\x12\x13\n\x0fPURPOSE_SERVICE\x10\x04*Q\n\x0eWithoutConsent\x12\x1f\n\x1bWITHOUT_CONSENT_UNSPECIFIED\x10\x00\x12\x1e\n\x1aWITHOUT_CONSENT_IMPERSONAL\x10\x01:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\t:M\n\x07purpose\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\x0e\x32\x1a.dangol.options.v1.Purpose:1\n\x07visitor\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\x08:\\\n\x0fwithout_consent\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\x0e\x32!.dangol.options.v1.WithoutConsent:0\n\x06gather\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x87\x03 \x01(\x08:6\n\x0cgather_first\x12\x1e.google.protobuf.MethodOptions\x18\xba\x87\x03 \x01(\t:,\n\x03pii\x12\x1d.google.protobuf.FieldOptions\x18\xbf\x87\x03 \x01(\x08:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xc0\x87\x03 \x01(\x0b\x32\x18.dangol.options.v1.Rules:0\n\x07\x65xample\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x87\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x61ngol/options/v1/options.proto\x12\x11\x64\x61ngol.options.v1\x1a google/protobuf/descriptor.proto\"\x87\x01\n\x05Rules\x12\x12\n\nmin_length\x18\x01 \x01(\r\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x11\n\tmax_items\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x10\n\x03min\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"X\n\nCompletion\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07hand_on\x18\x02 \x01(\t\x12\x0c\n\x04into\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t*\x82\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11PURPOSE_ANALYTICS\x10\x01\x12\x1b\n\x17PURPOSE_PERSONALIZATION\x10\x02\x12\x15\n\x11PURPOSE_MARKETING\x10\x03\x12\x13\n\x0fPURPOSE_SERVICE\x10\x04*Q\n\x0eWithoutConsent\x12\x1f\n\x1bWITHOUT_CONSENT_UNSPECIFIED\x10\x00\x12\x1e\n\x1aWITHOUT_CONSENT_IMPERSONAL\x10\x01:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\t:M\n\x07purpose\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\x0e\x32\x1a.dangol.options.v1.Purpose:1\n\x07visitor\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\x08:\\\n\x0fwithout_consent\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\x0e\x32!.dangol.options.v1.WithoutConsent:0\n\x06gather\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x87\x03 \x01(\x08:6\n\x0cgather_first\x12\x1e.google.protobuf.MethodOptions\x18\xba\x87\x03 \x01(\t:S\n\ncompletion\x12\x1e.google.protobuf.MethodOptions\x18\xbb\x87\x03 \x01(\x0b\x32\x1d.dangol.options.v1.Completion:,\n\x03pii\x12\x1d.google.protobuf.FieldOptions\x18\xbf\x87\x03 \x01(\x08:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xc0\x87\x03 \x01(\x0b\x32\x18.dangol.options.v1.Rules:0\n\x07\x65xample\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x87\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dangol.options.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=227
-  _globals['_PURPOSE']._serialized_end=357
-  _globals['_WITHOUTCONSENT']._serialized_start=359
-  _globals['_WITHOUTCONSENT']._serialized_end=440
+  _globals['_PURPOSE']._serialized_start=317
+  _globals['_PURPOSE']._serialized_end=447
+  _globals['_WITHOUTCONSENT']._serialized_start=449
+  _globals['_WITHOUTCONSENT']._serialized_end=530
   _globals['_RULES']._serialized_start=89
   _globals['_RULES']._serialized_end=224
+  _globals['_COMPLETION']._serialized_start=226
+  _globals['_COMPLETION']._serialized_end=314
 # @@protoc_insertion_point(module_scope)

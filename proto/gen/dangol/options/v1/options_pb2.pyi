@@ -12,10 +12,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -120,12 +120,57 @@ class Rules(_message.Message):
 
 Global___Rules: _TypeAlias = Rules  # noqa: Y015
 
+@_typing.final
+class Completion(_message.Message):
+    """What another service knows about an answer. The gateway asks it afterwards and puts what it says in its place; whoever
+    calls by gRPC may do the same by hand, and otherwise has the answer as its own service gives it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    HAND_ON_FIELD_NUMBER: _builtins.int
+    INTO_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full name of the other service's method. Its scope should be the one of the method that it completes."""
+    hand_on: _builtins.str
+    """Repeated field of the answer that is handed to the other method in the field of the same name, and that the gateway
+    leaves out of its own answer. Nothing is asked when it is empty.
+    """
+    into: _builtins.str
+    """Repeated field of the answer whose elements are completed, by its path, such as "change.after"."""
+    source: _builtins.str
+    """Repeated field of the other method's answer that completes them."""
+    key: _builtins.str
+    """Field by which elements of both belong together, such as "profile_id". Every repeated field of an element in
+    `source` replaces the field of the same name in its element of `into`.
+    """
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        hand_on: _builtins.str = ...,
+        into: _builtins.str = ...,
+        source: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_on", b"hand_on", "into", b"into", "key", b"key", "method", b"method", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Completion: _TypeAlias = Completion  # noqa: Y015
+
 SCOPE_FIELD_NUMBER: _builtins.int
 PURPOSE_FIELD_NUMBER: _builtins.int
 VISITOR_FIELD_NUMBER: _builtins.int
 WITHOUT_CONSENT_FIELD_NUMBER: _builtins.int
 GATHER_FIELD_NUMBER: _builtins.int
 GATHER_FIRST_FIELD_NUMBER: _builtins.int
+COMPLETION_FIELD_NUMBER: _builtins.int
 PII_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 EXAMPLE_FIELD_NUMBER: _builtins.int
@@ -145,6 +190,10 @@ that could not be asked in a field `repeated string unavailable_services`.
 gather_first: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """Of a gathered method: the one service that is asked before the others, such as "profile". What it answers in
 repeated fields that the request has too is handed to the others in their requests.
+"""
+completion: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Completion]
+"""What another service adds to the answer. The response names that service in a field
+`repeated string unavailable_services` when it could not say; the answer then stands as it is.
 """
 pii: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """True when the field may hold personal data: kept out of logs, masked for roles without the right."""

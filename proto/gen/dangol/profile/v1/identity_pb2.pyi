@@ -246,8 +246,10 @@ class IdentityChange(_message.Message):
 
     @_builtins.property
     def after(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Profile]:
-        """The customers after, by id; the first 100. The segments of a customer who is new in this composition are those of
-        the customers that it was made of, until svc-segmentation has evaluated it.
+        """The customers after, by id; the first 100. In a dry run through the gateway `segments` are what svc-segmentation finds
+        that they would be members of; `entered_time` is absent where they would enter. Otherwise, also for whoever asks
+        svc-profile alone by gRPC, they are those of all customers that a customer was made of, until svc-segmentation has
+        evaluated it.
         """
 
     @_builtins.property
@@ -275,6 +277,34 @@ class IdentityChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IdentityChange: _TypeAlias = IdentityChange  # noqa: Y015
+
+@_typing.final
+class ProfilePlacement(_message.Message):
+    """Which fragments would make up a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    FRAGMENT_IDS_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.str
+    """The customer, `prf_…`: one of the fragments."""
+    @_builtins.property
+    def fragment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The fragments, 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.str = ...,
+        fragment_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fragment_ids", b"fragment_ids", "profile_id", b"profile_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfilePlacement: _TypeAlias = ProfilePlacement  # noqa: Y015
 
 @_typing.final
 class MergeProfilesRequest(_message.Message):
@@ -319,18 +349,34 @@ class MergeProfilesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGE_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def change(self) -> Global___IdentityChange:
         """What changed, or would change."""
+
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfilePlacement]:
+        """Of a dry run, what the customers of `change.after` would be made of: svc-segmentation's PreviewMemberships takes it.
+        The gateway asks that itself and leaves this empty.
+        """
+
+    @_builtins.property
+    def unavailable_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services whose part is missing from a dry run: with `segmentation` in it, the segments after are only those of all
+        customers that a customer would be made of. Filled by the gateway.
+        """
 
     def __init__(
         self,
         *,
         change: Global___IdentityChange | None = ...,
+        placements: _abc.Iterable[Global___ProfilePlacement] | None = ...,
+        unavailable_services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "placements", b"placements", "unavailable_services", b"unavailable_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,18 +425,34 @@ class SplitProfileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGE_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def change(self) -> Global___IdentityChange:
         """What changed, or would change."""
+
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfilePlacement]:
+        """Of a dry run, what the customers of `change.after` would be made of: svc-segmentation's PreviewMemberships takes it.
+        The gateway asks that itself and leaves this empty.
+        """
+
+    @_builtins.property
+    def unavailable_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services whose part is missing from a dry run: with `segmentation` in it, the segments after are only those of all
+        customers that a customer would be made of. Filled by the gateway.
+        """
 
     def __init__(
         self,
         *,
         change: Global___IdentityChange | None = ...,
+        placements: _abc.Iterable[Global___ProfilePlacement] | None = ...,
+        unavailable_services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "placements", b"placements", "unavailable_services", b"unavailable_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -629,18 +691,34 @@ class ResolveIdentityConflictResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGE_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def change(self) -> Global___IdentityChange:
         """What changed, or would change."""
+
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfilePlacement]:
+        """Of a dry run, what the customers of `change.after` would be made of: svc-segmentation's PreviewMemberships takes it.
+        The gateway asks that itself and leaves this empty.
+        """
+
+    @_builtins.property
+    def unavailable_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Services whose part is missing from a dry run: with `segmentation` in it, the segments after are only those of all
+        customers that a customer would be made of. Filled by the gateway.
+        """
 
     def __init__(
         self,
         *,
         change: Global___IdentityChange | None = ...,
+        placements: _abc.Iterable[Global___ProfilePlacement] | None = ...,
+        unavailable_services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "placements", b"placements", "unavailable_services", b"unavailable_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from dangol.options.v1 import options_pb2 as dangol_dot_options_dot_v1_dot_options__pb2
+from dangol.profile.v1 import identity_pb2 as dangol_dot_profile_dot_v1_dot_identity__pb2
+from dangol.profile.v1 import profile_pb2 as dangol_dot_profile_dot_v1_dot_profile__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)dangol/segmentation/v1/segmentation.proto\x12\x16\x64\x61ngol.segmentation.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n\x07Segment\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x43\n\x04name\x18\x02 \x01(\tB5\xe2\x41\x01\x02\x82\xbc\x18\x19\x08\x01\x10\x64\"\x13[a-z0-9][a-z0-9_-]*\x8a\xbc\x18\x10\"loyal-in-seoul\"\x12\x1c\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x07\x82\xbc\x18\x03\x10\xd0\x0f\x12\x62\n\x04rule\x18\x04 \x01(\tBT\xe2\x41\x01\x02\x82\xbc\x18\x05\x08\x01\x10\x90N\x8a\xbc\x18\x43\"traits.city == \'Seoul\' && count(\'Order Completed\', days(30)) >= 2\"\x12\x1a\n\x0crule_version\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmember_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"j\n\x14\x43reateSegmentRequest\x12\x36\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.SegmentB\x04\xe2\x41\x01\x02\x12\x1a\n\nrequest_id\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\"I\n\x15\x43reateSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"-\n\x11GetSegmentRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x12GetSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"T\n\x13ListSegmentsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x14ListSegmentsResponse\x12\x31\n\x08segments\x18\x01 \x03(\x0b\x32\x1f.dangol.segmentation.v1.Segment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x14UpdateSegmentRequest\x12\x36\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.SegmentB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x15UpdateSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"0\n\x14\x44\x65leteSegmentRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSegmentResponse\"{\n\x15PreviewSegmentRequest\x12\x35\n\x04rule\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\x82\xbc\x18\x03\x10\x90N\x8a\xbc\x18\x18\"traits.city == \'Seoul\'\"\x12+\n\x0bsample_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00Y@\"W\n\x16PreviewSegmentResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x12\n\npopulation\x18\x02 \x01(\x05\x12\x1a\n\x12sample_profile_ids\x18\x03 \x03(\t\"U\n\rSegmentMember\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x19ListSegmentMembersRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x1aListSegmentMembersResponse\x12\x36\n\x07members\x18\x01 \x03(\x0b\x32%.dangol.segmentation.v1.SegmentMember\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x1aListProfileSegmentsRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\"d\n\x0eProfileSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x1bListProfileSegmentsResponse\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x38\n\x08segments\x18\x02 \x03(\x0b\x32&.dangol.segmentation.v1.ProfileSegment\"\xb9\x01\n\x10MembershipChange\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x14\n\x0csegment_name\x18\x02 \x01(\t\x12\x12\n\nprofile_id\x18\x03 \x01(\x0c\x12\x0e\n\x06member\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crule_version\x18\x07 \x01(\x05\"O\n\x12MembershipsChanged\x12\x39\n\x07\x63hanges\x18\x01 \x03(\x0b\x32(.dangol.segmentation.v1.MembershipChange\"v\n\x0cSegmentSaved\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0crule_version\x18\x03 \x01(\x05\x12.\n\nsaved_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x0eSegmentDeleted\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xc2\x01\n\x0cStageChanged\x12\x12\n\nprofile_id\x18\x01 \x01(\x0c\x12\r\n\x05track\x18\x02 \x01(\t\x12\x11\n\told_stage\x18\x03 \x01(\t\x12\x11\n\tnew_stage\x18\x04 \x01(\t\x12\x14\n\x0crule_version\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vidence\x18\x08 \x01(\t2\xa3\x0b\n\x13SegmentationService\x12\xaa\x01\n\rCreateSegment\x12,.dangol.segmentation.v1.CreateSegmentRequest\x1a-.dangol.segmentation.v1.CreateSegmentResponse\"<\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02 \"\x0c/v1/segments:\x07segmentb\x07segment\x12\xa4\x01\n\nGetSegment\x12).dangol.segmentation.v1.GetSegmentRequest\x1a*.dangol.segmentation.v1.GetSegmentResponse\"?\xaa\xbb\x18\x11segmentation.read\x82\xd3\xe4\x93\x02$\x12\x19/v1/segments/{segment_id}b\x07segment\x12\x94\x01\n\x0cListSegments\x12+.dangol.segmentation.v1.ListSegmentsRequest\x1a,.dangol.segmentation.v1.ListSegmentsResponse\")\xaa\xbb\x18\x11segmentation.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/segments\x12\xbf\x01\n\rUpdateSegment\x12,.dangol.segmentation.v1.UpdateSegmentRequest\x1a-.dangol.segmentation.v1.UpdateSegmentResponse\"Q\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02\x35\x32!/v1/segments/{segment.segment_id}:\x07segmentb\x07segment\x12\xa5\x01\n\rDeleteSegment\x12,.dangol.segmentation.v1.DeleteSegmentRequest\x1a-.dangol.segmentation.v1.DeleteSegmentResponse\"7\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02\x1b*\x19/v1/segments/{segment_id}\x12\xa9\x01\n\x0ePreviewSegment\x12-.dangol.segmentation.v1.PreviewSegmentRequest\x1a..dangol.segmentation.v1.PreviewSegmentResponse\"8\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/segments:preview:\x01*\x12\xbf\x01\n\x12ListSegmentMembers\x12\x31.dangol.segmentation.v1.ListSegmentMembersRequest\x1a\x32.dangol.segmentation.v1.ListSegmentMembersResponse\"B\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/segments/{segment_id}/members\x12\xc8\x01\n\x13ListProfileSegments\x12\x32.dangol.segmentation.v1.ListProfileSegmentsRequest\x1a\x33.dangol.segmentation.v1.ListProfileSegmentsResponse\"H\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x02\xb8\xbb\x18\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/profiles/{profile}/segmentsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)dangol/segmentation/v1/segmentation.proto\x12\x16\x64\x61ngol.segmentation.v1\x1a\x1f\x64\x61ngol/options/v1/options.proto\x1a dangol/profile/v1/identity.proto\x1a\x1f\x64\x61ngol/profile/v1/profile.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n\x07Segment\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x43\n\x04name\x18\x02 \x01(\tB5\xe2\x41\x01\x02\x82\xbc\x18\x19\x08\x01\x10\x64\"\x13[a-z0-9][a-z0-9_-]*\x8a\xbc\x18\x10\"loyal-in-seoul\"\x12\x1c\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x07\x82\xbc\x18\x03\x10\xd0\x0f\x12\x62\n\x04rule\x18\x04 \x01(\tBT\xe2\x41\x01\x02\x82\xbc\x18\x05\x08\x01\x10\x90N\x8a\xbc\x18\x43\"traits.city == \'Seoul\' && count(\'Order Completed\', days(30)) >= 2\"\x12\x1a\n\x0crule_version\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmember_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0cupdated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"j\n\x14\x43reateSegmentRequest\x12\x36\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.SegmentB\x04\xe2\x41\x01\x02\x12\x1a\n\nrequest_id\x18\x02 \x01(\tB\x06\x82\xbc\x18\x02\x10\x64\"I\n\x15\x43reateSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"-\n\x11GetSegmentRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x12GetSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"T\n\x13ListSegmentsRequest\x12)\n\tpage_size\x18\x01 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x14ListSegmentsResponse\x12\x31\n\x08segments\x18\x01 \x03(\x0b\x32\x1f.dangol.segmentation.v1.Segment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x14UpdateSegmentRequest\x12\x36\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.SegmentB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x15UpdateSegmentResponse\x12\x30\n\x07segment\x18\x01 \x01(\x0b\x32\x1f.dangol.segmentation.v1.Segment\"0\n\x14\x44\x65leteSegmentRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSegmentResponse\"{\n\x15PreviewSegmentRequest\x12\x35\n\x04rule\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\x82\xbc\x18\x03\x10\x90N\x8a\xbc\x18\x18\"traits.city == \'Seoul\'\"\x12+\n\x0bsample_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00Y@\"W\n\x16PreviewSegmentResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x12\n\npopulation\x18\x02 \x01(\x05\x12\x1a\n\x12sample_profile_ids\x18\x03 \x03(\t\"`\n\x19PreviewMembershipsRequest\x12\x43\n\nplacements\x18\x01 \x03(\x0b\x32#.dangol.profile.v1.ProfilePlacementB\n\xe2\x41\x01\x02\x82\xbc\x18\x02\x18\x64\"^\n\x10PreviewedProfile\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x36\n\x08segments\x18\x02 \x03(\x0b\x32$.dangol.profile.v1.SegmentMembership\"X\n\x1aPreviewMembershipsResponse\x12:\n\x08profiles\x18\x01 \x03(\x0b\x32(.dangol.segmentation.v1.PreviewedProfile\"U\n\rSegmentMember\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x19ListSegmentMembersRequest\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x82\xbc\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00@\x8f@\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x1aListSegmentMembersResponse\x12\x36\n\x07members\x18\x01 \x03(\x0b\x32%.dangol.segmentation.v1.SegmentMember\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x1aListProfileSegmentsRequest\x12;\n\x07profile\x18\x01 \x01(\tB*\xe2\x41\x01\x02\xf8\xbb\x18\x01\x82\xbc\x18\x03\x10\x80\x08\x8a\xbc\x18\x17\"user_id:customer-0001\"\"d\n\x0eProfileSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x0c\x65ntered_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x1bListProfileSegmentsResponse\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x38\n\x08segments\x18\x02 \x03(\x0b\x32&.dangol.segmentation.v1.ProfileSegment\"\xb9\x01\n\x10MembershipChange\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x14\n\x0csegment_name\x18\x02 \x01(\t\x12\x12\n\nprofile_id\x18\x03 \x01(\x0c\x12\x0e\n\x06member\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crule_version\x18\x07 \x01(\x05\"O\n\x12MembershipsChanged\x12\x39\n\x07\x63hanges\x18\x01 \x03(\x0b\x32(.dangol.segmentation.v1.MembershipChange\"v\n\x0cSegmentSaved\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0crule_version\x18\x03 \x01(\x05\x12.\n\nsaved_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x0eSegmentDeleted\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xc2\x01\n\x0cStageChanged\x12\x12\n\nprofile_id\x18\x01 \x01(\x0c\x12\r\n\x05track\x18\x02 \x01(\t\x12\x11\n\told_stage\x18\x03 \x01(\t\x12\x11\n\tnew_stage\x18\x04 \x01(\t\x12\x14\n\x0crule_version\x18\x05 \x01(\x05\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vidence\x18\x08 \x01(\t2\xe3\x0c\n\x13SegmentationService\x12\xaa\x01\n\rCreateSegment\x12,.dangol.segmentation.v1.CreateSegmentRequest\x1a-.dangol.segmentation.v1.CreateSegmentResponse\"<\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02 \"\x0c/v1/segments:\x07segmentb\x07segment\x12\xa4\x01\n\nGetSegment\x12).dangol.segmentation.v1.GetSegmentRequest\x1a*.dangol.segmentation.v1.GetSegmentResponse\"?\xaa\xbb\x18\x11segmentation.read\x82\xd3\xe4\x93\x02$\x12\x19/v1/segments/{segment_id}b\x07segment\x12\x94\x01\n\x0cListSegments\x12+.dangol.segmentation.v1.ListSegmentsRequest\x1a,.dangol.segmentation.v1.ListSegmentsResponse\")\xaa\xbb\x18\x11segmentation.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/segments\x12\xbf\x01\n\rUpdateSegment\x12,.dangol.segmentation.v1.UpdateSegmentRequest\x1a-.dangol.segmentation.v1.UpdateSegmentResponse\"Q\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02\x35\x32!/v1/segments/{segment.segment_id}:\x07segmentb\x07segment\x12\xa5\x01\n\rDeleteSegment\x12,.dangol.segmentation.v1.DeleteSegmentRequest\x1a-.dangol.segmentation.v1.DeleteSegmentResponse\"7\xaa\xbb\x18\x12segmentation.write\x82\xd3\xe4\x93\x02\x1b*\x19/v1/segments/{segment_id}\x12\xa9\x01\n\x0ePreviewSegment\x12-.dangol.segmentation.v1.PreviewSegmentRequest\x1a..dangol.segmentation.v1.PreviewSegmentResponse\"8\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/segments:preview:\x01*\x12\xbd\x01\n\x12PreviewMemberships\x12\x31.dangol.segmentation.v1.PreviewMembershipsRequest\x1a\x32.dangol.segmentation.v1.PreviewMembershipsResponse\"@\xaa\xbb\x18\x0eidentity.write\xb0\xbb\x18\x04\x82\xd3\xe4\x93\x02$\"\x1f/v1/segments:previewMemberships:\x01*\x12\xbf\x01\n\x12ListSegmentMembers\x12\x31.dangol.segmentation.v1.ListSegmentMembersRequest\x1a\x32.dangol.segmentation.v1.ListSegmentMembersResponse\"B\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/segments/{segment_id}/members\x12\xc8\x01\n\x13ListProfileSegments\x12\x32.dangol.segmentation.v1.ListProfileSegmentsRequest\x1a\x33.dangol.segmentation.v1.ListProfileSegmentsResponse\"H\xaa\xbb\x18\x11segmentation.read\xb0\xbb\x18\x02\xb8\xbb\x18\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/profiles/{profile}/segmentsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +70,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWSEGMENTREQUEST'].fields_by_name['rule']._serialized_options = b'\342A\001\002\202\274\030\003\020\220N\212\274\030\030\"traits.city == \'Seoul\'\"'
   _globals['_PREVIEWSEGMENTREQUEST'].fields_by_name['sample_size']._loaded_options = None
   _globals['_PREVIEWSEGMENTREQUEST'].fields_by_name['sample_size']._serialized_options = b'\202\274\030\022)\000\000\000\000\000\000\000\0001\000\000\000\000\000\000Y@'
+  _globals['_PREVIEWMEMBERSHIPSREQUEST'].fields_by_name['placements']._loaded_options = None
+  _globals['_PREVIEWMEMBERSHIPSREQUEST'].fields_by_name['placements']._serialized_options = b'\342A\001\002\202\274\030\002\030d'
   _globals['_LISTSEGMENTMEMBERSREQUEST'].fields_by_name['segment_id']._loaded_options = None
   _globals['_LISTSEGMENTMEMBERSREQUEST'].fields_by_name['segment_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTSEGMENTMEMBERSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -86,58 +90,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['DeleteSegment']._serialized_options = b'\252\273\030\022segmentation.write\202\323\344\223\002\033*\031/v1/segments/{segment_id}'
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['PreviewSegment']._loaded_options = None
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['PreviewSegment']._serialized_options = b'\252\273\030\021segmentation.read\260\273\030\001\202\323\344\223\002\031\"\024/v1/segments:preview:\001*'
+  _globals['_SEGMENTATIONSERVICE'].methods_by_name['PreviewMemberships']._loaded_options = None
+  _globals['_SEGMENTATIONSERVICE'].methods_by_name['PreviewMemberships']._serialized_options = b'\252\273\030\016identity.write\260\273\030\004\202\323\344\223\002$\"\037/v1/segments:previewMemberships:\001*'
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['ListSegmentMembers']._loaded_options = None
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['ListSegmentMembers']._serialized_options = b'\252\273\030\021segmentation.read\260\273\030\002\202\323\344\223\002#\022!/v1/segments/{segment_id}/members'
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['ListProfileSegments']._loaded_options = None
   _globals['_SEGMENTATIONSERVICE'].methods_by_name['ListProfileSegments']._serialized_options = b'\252\273\030\021segmentation.read\260\273\030\002\270\273\030\001\300\273\030\001\202\323\344\223\002!\022\037/v1/profiles/{profile}/segments'
-  _globals['_SEGMENT']._serialized_start=233
-  _globals['_SEGMENT']._serialized_end=635
-  _globals['_CREATESEGMENTREQUEST']._serialized_start=637
-  _globals['_CREATESEGMENTREQUEST']._serialized_end=743
-  _globals['_CREATESEGMENTRESPONSE']._serialized_start=745
-  _globals['_CREATESEGMENTRESPONSE']._serialized_end=818
-  _globals['_GETSEGMENTREQUEST']._serialized_start=820
-  _globals['_GETSEGMENTREQUEST']._serialized_end=865
-  _globals['_GETSEGMENTRESPONSE']._serialized_start=867
-  _globals['_GETSEGMENTRESPONSE']._serialized_end=937
-  _globals['_LISTSEGMENTSREQUEST']._serialized_start=939
-  _globals['_LISTSEGMENTSREQUEST']._serialized_end=1023
-  _globals['_LISTSEGMENTSRESPONSE']._serialized_start=1025
-  _globals['_LISTSEGMENTSRESPONSE']._serialized_end=1123
-  _globals['_UPDATESEGMENTREQUEST']._serialized_start=1125
-  _globals['_UPDATESEGMENTREQUEST']._serialized_end=1252
-  _globals['_UPDATESEGMENTRESPONSE']._serialized_start=1254
-  _globals['_UPDATESEGMENTRESPONSE']._serialized_end=1327
-  _globals['_DELETESEGMENTREQUEST']._serialized_start=1329
-  _globals['_DELETESEGMENTREQUEST']._serialized_end=1377
-  _globals['_DELETESEGMENTRESPONSE']._serialized_start=1379
-  _globals['_DELETESEGMENTRESPONSE']._serialized_end=1402
-  _globals['_PREVIEWSEGMENTREQUEST']._serialized_start=1404
-  _globals['_PREVIEWSEGMENTREQUEST']._serialized_end=1527
-  _globals['_PREVIEWSEGMENTRESPONSE']._serialized_start=1529
-  _globals['_PREVIEWSEGMENTRESPONSE']._serialized_end=1616
-  _globals['_SEGMENTMEMBER']._serialized_start=1618
-  _globals['_SEGMENTMEMBER']._serialized_end=1703
-  _globals['_LISTSEGMENTMEMBERSREQUEST']._serialized_start=1705
-  _globals['_LISTSEGMENTMEMBERSREQUEST']._serialized_end=1821
-  _globals['_LISTSEGMENTMEMBERSRESPONSE']._serialized_start=1823
-  _globals['_LISTSEGMENTMEMBERSRESPONSE']._serialized_end=1932
-  _globals['_LISTPROFILESEGMENTSREQUEST']._serialized_start=1934
-  _globals['_LISTPROFILESEGMENTSREQUEST']._serialized_end=2023
-  _globals['_PROFILESEGMENT']._serialized_start=2025
-  _globals['_PROFILESEGMENT']._serialized_end=2125
-  _globals['_LISTPROFILESEGMENTSRESPONSE']._serialized_start=2127
-  _globals['_LISTPROFILESEGMENTSRESPONSE']._serialized_end=2234
-  _globals['_MEMBERSHIPCHANGE']._serialized_start=2237
-  _globals['_MEMBERSHIPCHANGE']._serialized_end=2422
-  _globals['_MEMBERSHIPSCHANGED']._serialized_start=2424
-  _globals['_MEMBERSHIPSCHANGED']._serialized_end=2503
-  _globals['_SEGMENTSAVED']._serialized_start=2505
-  _globals['_SEGMENTSAVED']._serialized_end=2623
-  _globals['_SEGMENTDELETED']._serialized_start=2625
-  _globals['_SEGMENTDELETED']._serialized_end=2675
-  _globals['_STAGECHANGED']._serialized_start=2678
-  _globals['_STAGECHANGED']._serialized_end=2872
-  _globals['_SEGMENTATIONSERVICE']._serialized_start=2875
-  _globals['_SEGMENTATIONSERVICE']._serialized_end=4318
+  _globals['_SEGMENT']._serialized_start=300
+  _globals['_SEGMENT']._serialized_end=702
+  _globals['_CREATESEGMENTREQUEST']._serialized_start=704
+  _globals['_CREATESEGMENTREQUEST']._serialized_end=810
+  _globals['_CREATESEGMENTRESPONSE']._serialized_start=812
+  _globals['_CREATESEGMENTRESPONSE']._serialized_end=885
+  _globals['_GETSEGMENTREQUEST']._serialized_start=887
+  _globals['_GETSEGMENTREQUEST']._serialized_end=932
+  _globals['_GETSEGMENTRESPONSE']._serialized_start=934
+  _globals['_GETSEGMENTRESPONSE']._serialized_end=1004
+  _globals['_LISTSEGMENTSREQUEST']._serialized_start=1006
+  _globals['_LISTSEGMENTSREQUEST']._serialized_end=1090
+  _globals['_LISTSEGMENTSRESPONSE']._serialized_start=1092
+  _globals['_LISTSEGMENTSRESPONSE']._serialized_end=1190
+  _globals['_UPDATESEGMENTREQUEST']._serialized_start=1192
+  _globals['_UPDATESEGMENTREQUEST']._serialized_end=1319
+  _globals['_UPDATESEGMENTRESPONSE']._serialized_start=1321
+  _globals['_UPDATESEGMENTRESPONSE']._serialized_end=1394
+  _globals['_DELETESEGMENTREQUEST']._serialized_start=1396
+  _globals['_DELETESEGMENTREQUEST']._serialized_end=1444
+  _globals['_DELETESEGMENTRESPONSE']._serialized_start=1446
+  _globals['_DELETESEGMENTRESPONSE']._serialized_end=1469
+  _globals['_PREVIEWSEGMENTREQUEST']._serialized_start=1471
+  _globals['_PREVIEWSEGMENTREQUEST']._serialized_end=1594
+  _globals['_PREVIEWSEGMENTRESPONSE']._serialized_start=1596
+  _globals['_PREVIEWSEGMENTRESPONSE']._serialized_end=1683
+  _globals['_PREVIEWMEMBERSHIPSREQUEST']._serialized_start=1685
+  _globals['_PREVIEWMEMBERSHIPSREQUEST']._serialized_end=1781
+  _globals['_PREVIEWEDPROFILE']._serialized_start=1783
+  _globals['_PREVIEWEDPROFILE']._serialized_end=1877
+  _globals['_PREVIEWMEMBERSHIPSRESPONSE']._serialized_start=1879
+  _globals['_PREVIEWMEMBERSHIPSRESPONSE']._serialized_end=1967
+  _globals['_SEGMENTMEMBER']._serialized_start=1969
+  _globals['_SEGMENTMEMBER']._serialized_end=2054
+  _globals['_LISTSEGMENTMEMBERSREQUEST']._serialized_start=2056
+  _globals['_LISTSEGMENTMEMBERSREQUEST']._serialized_end=2172
+  _globals['_LISTSEGMENTMEMBERSRESPONSE']._serialized_start=2174
+  _globals['_LISTSEGMENTMEMBERSRESPONSE']._serialized_end=2283
+  _globals['_LISTPROFILESEGMENTSREQUEST']._serialized_start=2285
+  _globals['_LISTPROFILESEGMENTSREQUEST']._serialized_end=2374
+  _globals['_PROFILESEGMENT']._serialized_start=2376
+  _globals['_PROFILESEGMENT']._serialized_end=2476
+  _globals['_LISTPROFILESEGMENTSRESPONSE']._serialized_start=2478
+  _globals['_LISTPROFILESEGMENTSRESPONSE']._serialized_end=2585
+  _globals['_MEMBERSHIPCHANGE']._serialized_start=2588
+  _globals['_MEMBERSHIPCHANGE']._serialized_end=2773
+  _globals['_MEMBERSHIPSCHANGED']._serialized_start=2775
+  _globals['_MEMBERSHIPSCHANGED']._serialized_end=2854
+  _globals['_SEGMENTSAVED']._serialized_start=2856
+  _globals['_SEGMENTSAVED']._serialized_end=2974
+  _globals['_SEGMENTDELETED']._serialized_start=2976
+  _globals['_SEGMENTDELETED']._serialized_end=3026
+  _globals['_STAGECHANGED']._serialized_start=3029
+  _globals['_STAGECHANGED']._serialized_end=3223
+  _globals['_SEGMENTATIONSERVICE']._serialized_start=3226
+  _globals['_SEGMENTATIONSERVICE']._serialized_end=4861
 # @@protoc_insertion_point(module_scope)

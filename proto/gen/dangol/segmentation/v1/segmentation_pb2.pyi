@@ -4,6 +4,8 @@ isort:skip_file
 Which groups a customer belongs to."""
 
 from collections import abc as _abc
+from dangol.profile.v1 import identity_pb2 as _identity_pb2
+from dangol.profile.v1 import profile_pb2 as _profile_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
@@ -376,6 +378,82 @@ class PreviewSegmentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewSegmentResponse: _TypeAlias = PreviewSegmentResponse  # noqa: Y015
+
+@_typing.final
+class PreviewMembershipsRequest(_message.Message):
+    """Asks which segments customers would be in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.ProfilePlacement]:
+        """The customers; at most 100,000 fragments in all, and each of them once."""
+
+    def __init__(
+        self,
+        *,
+        placements: _abc.Iterable[_identity_pb2.ProfilePlacement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMembershipsRequest: _TypeAlias = PreviewMembershipsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewedProfile(_message.Message):
+    """A customer as it would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.str
+    """The customer, `prf_…`."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.SegmentMembership]:
+        """The segments that it would be in, by name; `entered_time` is absent where it would enter."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.str = ...,
+        segments: _abc.Iterable[_profile_pb2.SegmentMembership] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile_id", b"profile_id", "segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewedProfile: _TypeAlias = PreviewedProfile  # noqa: Y015
+
+@_typing.final
+class PreviewMembershipsResponse(_message.Message):
+    """Which segments customers would be in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewedProfile]:
+        """The customers, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        profiles: _abc.Iterable[Global___PreviewedProfile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewMembershipsResponse: _TypeAlias = PreviewMembershipsResponse  # noqa: Y015
 
 @_typing.final
 class SegmentMember(_message.Message):

@@ -65,6 +65,11 @@ class SegmentationServiceStub:
                 request_serializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentRequest.SerializeToString,
                 response_deserializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentResponse.FromString,
                 _registered_method=True)
+        self.PreviewMemberships = channel.unary_unary(
+                '/dangol.segmentation.v1.SegmentationService/PreviewMemberships',
+                request_serializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsRequest.SerializeToString,
+                response_deserializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsResponse.FromString,
+                _registered_method=True)
         self.ListSegmentMembers = channel.unary_unary(
                 '/dangol.segmentation.v1.SegmentationService/ListSegmentMembers',
                 request_serializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.ListSegmentMembersRequest.SerializeToString,
@@ -124,6 +129,15 @@ class SegmentationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewMemberships(self, request, context):
+        """Which segments customers would be in if they were made of the fragments given, without keeping or announcing anything.
+        What a dry run of a merge or a split is completed with. A fragment that is not given stays where it is, and one that
+        nobody has heard of brings nothing with it; NOT_FOUND when that is true of all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSegmentMembers(self, request, context):
         """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
         shorter than asked for.
@@ -172,6 +186,11 @@ def add_SegmentationServiceServicer_to_server(servicer, server):
                     servicer.PreviewSegment,
                     request_deserializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentRequest.FromString,
                     response_serializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentResponse.SerializeToString,
+            ),
+            'PreviewMemberships': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewMemberships,
+                    request_deserializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsRequest.FromString,
+                    response_serializer=dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsResponse.SerializeToString,
             ),
             'ListSegmentMembers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSegmentMembers,
@@ -347,6 +366,33 @@ class SegmentationService:
             '/dangol.segmentation.v1.SegmentationService/PreviewSegment',
             dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentRequest.SerializeToString,
             dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewSegmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewMemberships(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dangol.segmentation.v1.SegmentationService/PreviewMemberships',
+            dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsRequest.SerializeToString,
+            dangol_dot_segmentation_dot_v1_dot_segmentation__pb2.PreviewMembershipsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,11 @@ class SegmentationServiceStub:
     """Deletes a segment and its memberships. FAILED_PRECONDITION while another segment's rule names it."""
     PreviewSegment: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewSegmentRequest, _segmentation_pb2.PreviewSegmentResponse]
     """How many customers a rule holds for, and some of them, without keeping anything."""
+    PreviewMemberships: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewMembershipsRequest, _segmentation_pb2.PreviewMembershipsResponse]
+    """Which segments customers would be in if they were made of the fragments given, without keeping or announcing anything.
+    What a dry run of a merge or a split is completed with. A fragment that is not given stays where it is, and one that
+    nobody has heard of brings nothing with it; NOT_FOUND when that is true of all.
+    """
     ListSegmentMembers: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.ListSegmentMembersRequest, _segmentation_pb2.ListSegmentMembersResponse]
     """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
     shorter than asked for.
@@ -75,6 +80,11 @@ class SegmentationServiceAsyncStub(SegmentationServiceStub):
     """Deletes a segment and its memberships. FAILED_PRECONDITION while another segment's rule names it."""
     PreviewSegment: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewSegmentRequest, _segmentation_pb2.PreviewSegmentResponse]  # type: ignore[assignment]
     """How many customers a rule holds for, and some of them, without keeping anything."""
+    PreviewMemberships: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.PreviewMembershipsRequest, _segmentation_pb2.PreviewMembershipsResponse]  # type: ignore[assignment]
+    """Which segments customers would be in if they were made of the fragments given, without keeping or announcing anything.
+    What a dry run of a merge or a split is completed with. A fragment that is not given stays where it is, and one that
+    nobody has heard of brings nothing with it; NOT_FOUND when that is true of all.
+    """
     ListSegmentMembers: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.ListSegmentMembersRequest, _segmentation_pb2.ListSegmentMembersResponse]  # type: ignore[assignment]
     """The members of a segment, by profile id. Who has not granted personalisation is left out, so that a page may be
     shorter than asked for.
@@ -136,6 +146,17 @@ class SegmentationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.PreviewSegmentResponse, _abc.Awaitable[_segmentation_pb2.PreviewSegmentResponse]]:
         """How many customers a rule holds for, and some of them, without keeping anything."""
+
+    @_abc_1.abstractmethod
+    def PreviewMemberships(
+        self,
+        request: _segmentation_pb2.PreviewMembershipsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_segmentation_pb2.PreviewMembershipsResponse, _abc.Awaitable[_segmentation_pb2.PreviewMembershipsResponse]]:
+        """Which segments customers would be in if they were made of the fragments given, without keeping or announcing anything.
+        What a dry run of a merge or a split is completed with. A fragment that is not given stays where it is, and one that
+        nobody has heard of brings nothing with it; NOT_FOUND when that is true of all.
+        """
 
     @_abc_1.abstractmethod
     def ListSegmentMembers(
