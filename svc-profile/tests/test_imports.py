@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
@@ -492,14 +493,15 @@ async def parser_at_work() -> psutil.Process:
 
 
 async def test_a_file_is_parsed_apart_without_a_secret_and_goes_on_when_its_parser_is_killed(
-    service: RunningService, tag: str, monkeypatch: pytest.MonkeyPatch
+    service: RunningService, tag: str
 ) -> None:
-    monkeypatch.setenv("DANGOL_TOKEN_KEY", "nobody-who-parses-needs-this")
+    os.environ["DANGOL_SECRET_OF_THIS_TEST"] = "nobody-who-parses-needs-this"
     rows = 20_000
     data = csv("customer,at,total,order", *(f"u{n % 100}-{tag},2024-01-01,1,o{n}" for n in range(rows)))
     import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
     await upload(service, import_id, data, piece=2**20)
     parser = await parser_at_work()
+    del os.environ["DANGOL_SECRET_OF_THIS_TEST"]
     assert not [name for name in parser.environ() if name.startswith("DANGOL_")]
     parser.kill()
     done = await ended(service, import_id)

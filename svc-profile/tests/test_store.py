@@ -19,6 +19,7 @@ from svc_profile.domain.traits import Trait
 from svc_profile.jobs import Forgetting
 from svc_profile.settings import Settings
 from svc_profile.store.events import Bringing, EventStore
+from svc_profile.store.folding import FoldStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import Filter, RejectedStore
@@ -45,7 +46,7 @@ def fragment(key: FragmentKey, **fields: object) -> Fragment:
 
 async def fold(database: Database, *fragments: Fragment) -> None:
     async with database.transaction() as tx:
-        await FragmentStore(tx).fold({each.name.fragment: each for each in fragments})
+        await FoldStore(tx).fold({each.name.fragment: each for each in fragments})
 
 
 async def read(database: Database, key: FragmentKey) -> Fragment:
@@ -75,7 +76,7 @@ async def test_replicas_that_make_the_same_fragment_both_count(database: Databas
 
     async def first() -> None:
         async with database.transaction() as tx:
-            await FragmentStore(tx).fold({new: fragment(new, counts={"a": 1})})
+            await FoldStore(tx).fold({new: fragment(new, counts={"a": 1})})
             made.set()
             await waiting.wait()
 

@@ -12,7 +12,7 @@ from svc_profile.domain.events import Batch, Event, FragmentKey, Namer
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import objection
 from svc_profile.store.events import EventStore
-from svc_profile.store.fragments import FlaggedError
+from svc_profile.store.folding import FlaggedError
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.store.trait_schema import TraitSchemaStore

@@ -24,7 +24,7 @@ from svc_profile.domain.purposes import (
     judge_all,
 )
 from svc_profile.store.consents import ConsentStore
-from svc_profile.store.fragments import FragmentStore
+from svc_profile.store.folding import FoldStore
 from svc_profile.store.ledger import LedgerStore
 from svc_profile.store.members import find_members
 from svc_profile.store.search import SearchStore
@@ -104,7 +104,7 @@ async def _make_known(tx: Transaction, fragment: FragmentKey, name: Name | None,
         raise NotFound("nobody is known by this reference")
     if await SuppressionStore(tx).suppressed([fragment]):
         raise FailedPrecondition("the customer was erased and has not come back", reason="SUPPRESSED")
-    await FragmentStore(tx).fold({fragment: Fragment(name, now_us, now_us)})
+    await FoldStore(tx).fold({fragment: Fragment(name, now_us, now_us)})
     await SearchStore(tx).queue([(fragment, None)])
 
 

@@ -13,7 +13,7 @@ from chassis.events import ORDER_COMPLETED, json_object, order_amount
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.search import NAME_TRAITS, ORDER_ID, UNINDEXED, Entry, entries_of, entry
 from svc_profile.store.events import EventStore, StoredEvent
-from svc_profile.store.fragments import Folded
+from svc_profile.store.folding import Folded
 from svc_profile.store.search import Filling, SearchStore, Waiting
 
 INDEX_VERSION = 1

@@ -11,7 +11,7 @@ from svc_profile.domain.claims import claims_of
 from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey, Namer
 from svc_profile.domain.fragments import learn
-from svc_profile.store.fragments import Folded, FragmentStore
+from svc_profile.store.folding import Folded, FoldStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
 from svc_profile.usecases.announcing import announce_stated
@@ -37,7 +37,7 @@ class Learner:
     async def fold(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
         """Add what events teach to their fragments; raises `FlaggedError` when they were prepared for other flags."""
         accepted, _ = self.schema.judge(diversion.events)
-        folded = await FragmentStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
+        folded = await FoldStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
         await announce_stated(tx, diversion.learnt, self.schema)
         await learn_groups_of(tx, diversion.learnt)
         return folded

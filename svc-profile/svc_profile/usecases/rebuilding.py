@@ -20,7 +20,7 @@ from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.flags import REBUILT, SHARED
 from svc_profile.store.derived import DerivedStore, Placed
 from svc_profile.store.events import EventStore
-from svc_profile.store.fragments import FlaggedError, Folded
+from svc_profile.store.folding import FlaggedError, Folded
 from svc_profile.store.groups import GroupStore
 from svc_profile.store.links import LinkStore
 from svc_profile.usecases.diverting import Diversion, divert
