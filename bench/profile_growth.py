@@ -65,17 +65,25 @@ async def _bytes(database: Database, *tables: str) -> int:
         return int(await tx.value(_BYTES, tables=list(tables)))
 
 
+async def _settle(database: Database) -> None:
+    """Do what PostgreSQL would do beside the traffic in the minutes after so much was loaded."""
+    async with database.snapshot() as tx:
+        await tx.execute("VACUUM ANALYZE")
+
+
 async def grow(database: Database, server: psutil.Process, sizes: Sequence[int], events: int) -> list[Size]:
-    """Load customers step by step; after each step measure the same traffic."""
+    """Load customers step by step; after each step measure the same traffic, when it has flowed for a while."""
     handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
     chance, loaded, stored, found = random.Random(11), 0, 0, []
     for size in sizes:
         for arrivals in _arrivals(loaded, size):
             await handle_all(database, handle, pack(arrivals), MESSAGES)
         stored, loaded = stored + size - loaded, size
-        case = Case(f"{size}", [], _traffic(chance, size, events, stored))
+        await _settle(database)
+        before = _traffic(chance, size, events, stored)
+        case = Case(f"{size}", before, _traffic(chance, size, events, stored + events))
         cost = await measure_on(database, server, handle, MESSAGES, case)
-        stored += events
+        stored += 2 * events
         found.append(Size(size, cost, await _bytes(database, *STATE) / size, await _bytes(database, "events") / stored))
     return found
 
