@@ -36,7 +36,7 @@ def print_answers(api: Api, user_id: str, first_day: date, last_day: date, funne
 def profile_lines(api: Api, reference: str) -> list[str]:
     """Lay out a profile."""
     profile = api.get(f"/v1/profiles/{reference}")
-    counts = sorted(profile.get("eventCounts", {}).items(), key=lambda item: -item[1])
+    counts = sorted(profile.get("eventCounts", {}).items(), key=lambda item: (-item[1], item[0]))
     revenue = ", ".join(money(amount, currency) for currency, amount in profile.get("revenue", {}).items())
     identifiers = [f"{i['namespace']}:{i['value']}" for i in profile.get("identifiers", [])]
     rows = [

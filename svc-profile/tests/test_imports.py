@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -481,8 +482,13 @@ async def test_a_file_that_kills_its_process_again_and_again_is_given_up(service
 
 def parsers() -> list[psutil.Process]:
     """Find the processes that parse for this one."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "svc_profile.workers.parsing" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        # One that has just ended has no command line any more.
+        with suppress(psutil.Error):
+            if "svc_profile.workers.parsing" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 async def parser_at_work() -> psutil.Process:

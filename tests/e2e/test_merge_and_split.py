@@ -190,6 +190,9 @@ async def test_a_dry_run_answers_without_svc_segmentation_and_says_so(platform: 
         would = _answer(shop, "merge", {"absorb": [LEE], "dryRun": True})
     finally:
         await asyncio.to_thread(platform.supervisor.resume, "segmentation")
+        await asyncio.to_thread(
+            eventually, lambda: shop.get("/v1/segments").status_code == httpx.codes.OK, "segmentation is back"
+        )
     assert would["unavailableServices"] == ["segmentation"]
     parts = set().union(*map(_entering, would["change"]["before"]))
     [whole] = would["change"]["after"]

@@ -39,7 +39,9 @@ INTEGERS: Mapping[int, tuple[int, int]] = {
 }
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_MAX_FLOAT = 3.4028234663852886e38
+# Halfway between the largest float and the next one that there is not: what is less is rounded to the largest. So the
+# shortest spelling of the largest, 3.40282347e+38, can be read back.
+_FLOATS_END = 3.4028235677973366e38
 
 
 class Problems:
@@ -126,7 +128,7 @@ def _double(value: Any, path: str, problems: Problems) -> Any:
 
 def _float(value: Any, path: str, problems: Problems) -> Any:
     number = _double(value, path, problems)
-    if type(number) is float and math.isfinite(number) and abs(number) > _MAX_FLOAT:
+    if type(number) is float and math.isfinite(number) and abs(number) >= _FLOATS_END:
         return problems.add(path, "is too large a number")
     return number
 
