@@ -15,7 +15,7 @@ from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.traits import NO_POLICIES, Policies
 from svc_profile.store.fragments import read_revenue, read_traits
-from svc_profile.store.packed import Packed
+from svc_profile.store.packed import Kind, Packed
 from svc_profile.store.sealed import TRAITS, revealed, seal_identifier
 from svc_profile.store.suppressions import SuppressionStore
 
@@ -35,15 +35,18 @@ SELECT fragment_id, CAST(traits AS text) AS traits, CAST(revenue AS text) AS rev
 FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
 """
 
+_SEEN: Mapping[str, Kind] = {
+    "fragment_id": "uuid",
+    "first_seen_us": "bigint",
+    "last_seen_us": "bigint",
+    "first_event_us": "bigint?",
+    "last_event_us": "bigint?",
+}
 _NEW = Packed(
     "fragments",
-    fragment_id="uuid",
+    **_SEEN,
     namespace="text",
     value="text",
-    first_seen_us="bigint",
-    last_seen_us="bigint",
-    first_event_us="bigint?",
-    last_event_us="bigint?",
     counts="text",
     traits="text",
     revenue="text",
@@ -72,31 +75,10 @@ FROM {given} AS g
 WHERE f.ctid = CAST(g.place AS tid) AND f.fragment_id = g.fragment_id
 """
 
-_COUNTED = Packed(
-    "fragments",
-    fragment_id="uuid",
-    place="text",
-    first_seen_us="bigint",
-    last_seen_us="bigint",
-    first_event_us="bigint?",
-    last_event_us="bigint?",
-    counts="text?",
-)
+_COUNTED = Packed("fragments", **_SEEN, place="text", counts="text?")
 _UPDATE_COUNTS = _ADD_UP.format(given=_COUNTED.sql, further="")
 
-_RICHER = Packed(
-    "fragments",
-    fragment_id="uuid",
-    place="text",
-    first_seen_us="bigint",
-    last_seen_us="bigint",
-    first_event_us="bigint?",
-    last_event_us="bigint?",
-    counts="text?",
-    traits="text?",
-    revenue="text?",
-    groups="text?",
-)
+_RICHER = Packed("fragments", **_SEEN, place="text", counts="text?", traits="text?", revenue="text?", groups="text?")
 _UPDATE_ALL = _ADD_UP.format(
     given=_RICHER.sql,
     further=""",

@@ -169,7 +169,7 @@ def row_of(*key: str | int) -> bytes:
 
 def rejected_row(message_id: str, received_time_us: int, position: int) -> bytes:
     """Return what the body of a rejected event is bound to."""
-    return f"{message_id}\n{received_time_us}\n{position}".encode()
+    return row_of(message_id, received_time_us, position)
 
 
 def sealed_body(row: Any) -> Row:
@@ -192,7 +192,7 @@ async def opened_refused(tx: Transaction, rows: Sequence[Any]) -> list[tuple[str
 
 def held_row(data_request_id: str, event: str, event_time_us: int) -> bytes:
     """Return what a record on hold is bound to."""
-    return f"{data_request_id}\n{event}\n{event_time_us}".encode()
+    return row_of(data_request_id, event, event_time_us)
 
 
 def sealed_reason(tx: Transaction, column: str, reason: str, time_us: int) -> str:
