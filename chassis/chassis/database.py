@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import asyncpg
 from google.protobuf.message import Message
@@ -82,6 +82,20 @@ class Transaction:
     async def value(self, sql: str, **parameters: Any) -> Any:
         """Run one statement and return the first column of its first row, None without rows."""
         return (await self.connection.execute(_statement(sql), parameters)).scalar()
+
+    async def copy(self, table: str, columns: Sequence[str], data: bytes) -> None:
+        """Bring in rows that are written in the binary format of COPY (PostgreSQL documentation, COPY, File Formats).
+
+        All of them or none: where a row is refused, such as by `asyncpg.UniqueViolationError`, the transaction goes on.
+        """
+
+        async def source() -> AsyncIterator[bytes]:
+            yield data
+
+        async with self.connection.begin_nested():
+            raw = await self.connection.get_raw_connection()
+            connection = cast(asyncpg.Connection, raw.driver_connection)
+            await connection.copy_to_table(table, source=source(), columns=columns, format="binary")
 
     def publish(self, message: Message, subject: str | None = None) -> None:
         """Announce a domain event: it goes out if, and only if, this transaction commits.

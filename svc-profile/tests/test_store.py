@@ -56,6 +56,13 @@ async def read(database: Database, key: FragmentKey) -> Fragment:
     return found[1][0]
 
 
+async def somebody_waits(database: Database) -> None:
+    """Wait until one transaction waits for another."""
+    async with database.snapshot() as tx:
+        while not await tx.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_fold_adds_to_what_is_known(database: Database) -> None:
     key = uuid4().bytes
     await fold(database, fragment(key, counts={"a": 1}, traits={"x": Trait(1, 5, "k")}, groups={"g1"}))
@@ -83,9 +90,7 @@ async def test_replicas_that_make_the_same_fragment_both_count(database: Databas
     async def second() -> None:
         await made.wait()
         folding = asyncio.create_task(fold(database, fragment(known, counts={"a": 1}), fragment(new, counts={"a": 1})))
-        async with database.snapshot() as tx:
-            while not await tx.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"):
-                await asyncio.sleep(0.01)
+        await somebody_waits(database)
         waiting.set()
         await folding
 
@@ -117,6 +122,25 @@ async def test_an_event_is_remembered_with_the_message_that_brought_it(database:
             one.key: Bringing(batch, owner),
             nobodys.key: Bringing(batch, None),
         }
+
+
+async def test_replicas_that_bring_the_same_event_agree_on_who_was_first(database: Database) -> None:
+    """The slower one keeps what it alone brings, and goes on in the same transaction."""
+    first, second = uuid4().bytes, uuid4().bytes
+    shared, own = stored_event(uuid4().bytes), stored_event(uuid4().bytes)
+
+    async def slower() -> dict[bytes, Bringing]:
+        async with database.transaction() as tx:
+            return await EventStore(tx).remember({shared.key: (second, shared), own.key: (second, own)})
+
+    async with database.transaction() as tx:
+        assert await EventStore(tx).remember({shared.key: (first, shared)}) == {}
+        remembering = asyncio.create_task(slower())
+        await somebody_waits(database)
+    assert await remembering == {shared.key: Bringing(first, shared.owner.fragment)}
+    async with database.snapshot() as tx:
+        kept = await EventStore(tx).find([shared.key, own.key])
+    assert sorted(each.event_key for each in kept) == sorted([shared.key, own.key])
 
 
 async def test_events_are_found_by_fragment_newest_first_and_in_pages(database: Database) -> None:

@@ -19,8 +19,8 @@ class State(IntEnum):
 ENDED = frozenset({State.COMPLETED, State.CANCELLED})
 """States that nothing leads out of."""
 
-BATCH_ROWS = 4_000
-"""Rows of one transaction. An import keeps the number it began with: a batch that is done again must be the same."""
+BATCH_ROWS = 6_000
+"""Rows of one batch. An import keeps the number it began with: a batch that is done again must be the same."""
 
 KEPT_REJECTS = 10_000
 """Rejected rows of one import that are kept to look at; all are counted."""

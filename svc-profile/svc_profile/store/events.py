@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from asyncpg import UniqueViolationError
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 from chassis.encryption.vault import Row, opened
@@ -12,31 +13,20 @@ from dangol.events.v1 import events_pb2
 
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.fates import Fate
-from svc_profile.store.packed import Packed
+from svc_profile.store.copied import Copied
 from svc_profile.store.sealed import EVENTS
 
-# Keys go in in their order, so that two replicas with the same duplicates never wait for each other in a circle.
-# The answer names only the keys that were there already: hardly any.
-_GIVEN = Packed(
+_KEPT = Copied(
     "events",
     event_key="uuid",
     batch_id="uuid",
-    fragment_id="uuid?",
     time_us="bigint",
     received_time_us="bigint",
+    fragment_id="uuid?",
     name="text",
     payload="bytea?",
 )
-_REMEMBER = f"""
-WITH given AS MATERIALIZED (SELECT * FROM {_GIVEN.sql} AS g), fresh AS (
-    INSERT INTO events (event_key, batch_id, fragment_id, time_us, received_time_us, name, payload)
-    SELECT event_key, batch_id, fragment_id, time_us, received_time_us, name, payload FROM given ORDER BY event_key
-    ON CONFLICT DO NOTHING RETURNING event_key
-)
-SELECT event_key FROM given WHERE event_key NOT IN (SELECT event_key FROM fresh)
-"""  # noqa: S608  no data in it
 
-# A statement of its own: it sees what another replica has committed while the first one waited for it.
 _FOUND = "SELECT event_key, batch_id, fragment_id FROM events WHERE event_key = ANY (CAST(:keys AS uuid[]))"
 
 _COLUMNS = "event_key, fragment_id, time_us, received_time_us, name, payload, fate"
@@ -107,28 +97,39 @@ class EventStore:
 
     async def remember(self, events: Mapping[bytes, tuple[bytes, Event]]) -> dict[bytes, Bringing]:
         """Keep events by key, each with the batch that brought it; return the keys that were known already."""
+        known: dict[bytes, Bringing] = {}
+        # Keys go in in their order, so that two replicas with the same duplicates never wait in a circle.
         keys = sorted(events)
-        given = [events[key] for key in keys]
+        while keys:
+            known |= await self._bringings(keys)
+            keys = [key for key in keys if key not in known] if known else keys
+            try:
+                await self._keep({key: events[key] for key in keys})
+                break
+            except UniqueViolationError:
+                # Another replica has brought some of them since; it has committed, so now they are found.
+                continue
+        return known
+
+    async def _bringings(self, keys: Sequence[bytes]) -> dict[bytes, Bringing]:
+        rows: Sequence[Any] = await self._tx.rows(_FOUND, keys=[UUID(key) for key in keys])
+        return {row[0].bytes: Bringing(row[1].bytes, row[2].bytes if row[2] else None) for row in rows}
+
+    async def _keep(self, events: Mapping[bytes, tuple[bytes, Event]]) -> None:
+        if not events:
+            return
+        given = events.values()
         seal = self._tx.sealer.seal
-        rows = await self._tx.rows(
-            _REMEMBER,
-            **_GIVEN.parameters(
-                event_key=keys,
-                batch_id=[batch for batch, _ in given],
-                fragment_id=[event.owner.fragment if event.names.seen else None for _, event in given],
-                time_us=[event.time_us for _, event in given],
-                received_time_us=[event.received_time_us for _, event in given],
-                name=[event.counted_name.encode() for _, event in given],
-                payload=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
-            ),
+        await _KEPT.bring(
+            self._tx,
+            event_key=list(events),
+            batch_id=[batch for batch, _ in given],
+            fragment_id=[event.owner.fragment if event.names.seen else None for _, event in given],
+            time_us=[event.time_us for _, event in given],
+            received_time_us=[event.received_time_us for _, event in given],
+            name=[event.counted_name.encode() for _, event in given],
+            payload=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
         )
-        if not rows:
-            return {}
-        found = await self._tx.rows(_FOUND, keys=[row[0] for row in rows])
-        return {
-            row.event_key.bytes: Bringing(row.batch_id.bytes, row.fragment_id.bytes if row.fragment_id else None)
-            for row in found
-        }
 
     async def find(self, event_keys: Collection[bytes]) -> list[StoredEvent]:
         """Return events by key; those that nobody brought are left out."""

@@ -10,6 +10,14 @@ from svc_profile.domain.imports import ImportJob, RejectedRow
 
 LENGTH = Struct(">I")
 
+Message = tuple[str, str, bytes]
+"""Subject, message id, `EventBatch`."""
+
+
+def shard_of(message: Message) -> int:
+    """Return the shard that a message goes to, the last token of its subject."""
+    return int(message[0].rpartition(".")[2])
+
 
 class Task(msgspec.Struct, frozen=True):
     """To the parser, first: what to parse."""
@@ -43,8 +51,7 @@ class Parsed(msgspec.Struct, frozen=True, tag=True):
     """Bytes of the file, as it was sent, up to the end of the batch."""
     next_offset: int
     events: int
-    messages: tuple[tuple[str, str, bytes], ...]
-    """Subject, message id, `EventBatch`."""
+    messages: tuple[Message, ...]
     rejected: tuple[RejectedRow, ...]
 
 

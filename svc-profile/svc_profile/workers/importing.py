@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the files of imports: another process parses ahead, batches are learnt from here, what is done is remembered.
 
-A batch is learnt from in one transaction, its resolved events are published, and then it is remembered as done. What a
-crash leaves between these steps is done again with the same message ids, so nothing is lost and nothing counts twice.
+A batch is learnt from in a few transactions at a time, its resolved events are published, and then it is remembered as
+done. What a crash leaves between these steps is done again with the same message ids, so nothing is lost and nothing
+counts twice.
 """
 
 import asyncio
@@ -23,11 +24,11 @@ from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import EventBatch
 
 from svc_profile.domain.events import Namer
-from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress
+from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress, RejectedRow
 from svc_profile.settings import Settings
 from svc_profile.store.imports import ImportStore
 from svc_profile.usecases import importing
-from svc_profile.wire.parsing import Parsed, Task
+from svc_profile.wire.parsing import Message, Parsed, Task, shard_of
 from svc_profile.workers.chunks import ForgottenError
 from svc_profile.workers.leases import new_holder, until
 from svc_profile.workers.parsing import Parser
@@ -37,8 +38,11 @@ log = logging.getLogger(__name__)
 Learn = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[int]]
 """The consumer's own way of learning from collected messages; says how many events were new."""
 
+_LANES = 3
+"""Transactions at a time. Each learns from customers of its own, so that none waits for rows that another has locked:
+while PostgreSQL works for one of them, this process works for the next."""
 _IN_FLIGHT = 2
-"""Batches that are being learnt from at a time."""
+"""Batches that are being learnt from at a time: a lane that is done with one goes on with the next."""
 _IN_HAND = 4
 """Batches that are not finished yet, with those that wait to be published."""
 _IDLE_S = 1.0
@@ -135,7 +139,7 @@ class ImportWorker:
     ) -> None:
         """Learn from a batch beside others; publish and remember it after the one before."""
         try:
-            batch = await self._take(job, piece)
+            batch = await self._take(job, piece, reading.lanes)
         finally:
             reading.slots.release()
         if before is not None:
@@ -164,16 +168,40 @@ class ImportWorker:
         async with self._database.transaction() as tx:
             return await importing.name_file(tx, job, self._holder, digest.digest())
 
-    async def _take(self, job: ImportJob, piece: Parsed) -> _Batch:
-        deliveries = [
-            Delivery(EventBatch.FromString(data), message_id, subject, 0, 1)
-            for subject, message_id, data in piece.messages
-        ]
-        async with self._database.transaction() as tx:
-            taken = await importing.import_batch(
-                tx, job.plan.import_id, piece.rejected, lambda tx: self._learn(tx, deliveries)
-            )
-        return _Batch(piece, taken, tx.outgoing())
+    async def _take(self, job: ImportJob, piece: Parsed, lanes: Sequence[asyncio.Lock]) -> _Batch:
+        """Learn from a batch, each lane from its customers."""
+        messages: list[list[Message]] = [[] for _ in lanes]
+        for message in piece.messages:
+            messages[shard_of(message) % len(lanes)].append(message)
+        # Rejected rows are kept by whoever comes first.
+        rejected = [piece.rejected, *[()] * (len(lanes) - 1)]
+        try:
+            async with asyncio.TaskGroup() as learning:
+                parts = [
+                    learning.create_task(self._take_part(job, *part))
+                    for part in zip(lanes, messages, rejected, strict=True)
+                ]
+        except ExceptionGroup as errors:
+            # The others were given up for it.
+            raise errors.exceptions[0] from None
+        results = [part.result() for part in parts]
+        return _Batch(piece, sum(taken for taken, _ in results), [each for _, outgoing in results for each in outgoing])
+
+    async def _take_part(
+        self, job: ImportJob, lane: asyncio.Lock, messages: Sequence[Message], rejected: Sequence[RejectedRow]
+    ) -> tuple[int, list[Outgoing]]:
+        if not messages and not rejected:
+            return 0, []
+        async with lane:
+            deliveries = [
+                Delivery(EventBatch.FromString(data), message_id, subject, 0, 1)
+                for subject, message_id, data in messages
+            ]
+            async with self._database.transaction() as tx:
+                taken = await importing.import_batch(
+                    tx, job.plan.import_id, rejected, lambda tx: self._learn(tx, deliveries)
+                )
+        return taken, tx.outgoing()
 
     async def _finish(self, job: ImportJob, batch: _Batch, marked: float) -> float:
         """Publish what a batch came to, and remember that it is done."""
@@ -206,6 +234,8 @@ class _Reading:
     """The batches in hand: each is finished after the one before."""
 
     def __init__(self, slots: asyncio.Semaphore, marked: float) -> None:
+        self.lanes = [asyncio.Lock() for _ in range(_LANES)]
+        """One for each group of shards: held while some of their customers are learnt from."""
         self.slots = slots
         """One for each batch that is being learnt from."""
         self.marked = marked
