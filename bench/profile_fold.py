@@ -3,8 +3,8 @@
 
 The prototype does the least that a profile store can do: it dedupes message ids, folds counts and times per customer in
 Python, and upserts them, in transactions of 1,000 events. It knows no identity, keeps no event and no trait. The
-consumer's function runs on prepared messages, without NATS, in transactions of 2,000 events. Of both, two transactions
-run at a time, as they do in the consumer: Python works on one while PostgreSQL works on the other.
+consumer's function runs on prepared messages, without NATS, in transactions of 2,000 events. Of both, four transactions
+run at a time, each with customers of its own, as in the consumer: Python works on one, PostgreSQL on others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import psutil
 import uvloop
@@ -43,7 +45,8 @@ from bench.report import put_table, table
 MESSAGE_EVENTS = 125
 MESSAGES = 16
 PROTOTYPE_MESSAGES = 8
-AT_ONCE = 2
+LANES = 4
+SHARDS = 8
 KEY = "00112233445566778899aabbccddeeff"
 START_US = 1_763_000_000_000_000
 PROPERTIES = json.dumps(
@@ -166,29 +169,38 @@ def _merging(number: int, who: int) -> Event:
     return event("track", number, user=f"u{who}", visitor=f"v{who}")
 
 
-def messages(events: Sequence[Event]) -> list[bytes]:
-    """Pack events as the gateway does."""
-    starts = range(0, len(events), MESSAGE_EVENTS)
-    return [EventBatch(events=events[start : start + MESSAGE_EVENTS]).SerializeToString() for start in starts]
+def messages(events: Sequence[Event]) -> list[list[bytes]]:
+    """Pack events as the gateway does, by the shard of their customer; those of some shards lie in each lane."""
+    shards: list[list[Event]] = [[] for _ in range(SHARDS)]
+    for each in events:
+        shards[crc32((each.user_id or each.anonymous_id).encode()) % SHARDS].append(each)
+    lanes: list[list[tuple[int, bytes]]] = [[] for _ in range(LANES)]
+    for shard, own in enumerate(shards):
+        for start in range(0, len(own), MESSAGE_EVENTS):
+            packed = EventBatch(events=own[start : start + MESSAGE_EVENTS]).SerializeToString()
+            lanes[shard % LANES].append((start, packed))
+    # The messages of the shards of a lane come by turns.
+    return [[packed for _, packed in sorted(lane, key=itemgetter(0))] for lane in lanes]
 
 
-async def handle_all(database: Database, handle: Handle, packed: Sequence[bytes], messages_at_once: int) -> None:
-    """Do what the chassis does with micro-batches, except for NATS: two of them at a time."""
-    starts = iter(range(0, len(packed), messages_at_once))
+async def handle_all(
+    database: Database, handle: Handle, lanes: Sequence[Sequence[bytes]], messages_at_once: int
+) -> None:
+    """Do what the chassis does with micro-batches, except for NATS: one of each lane at a time."""
 
-    async def work() -> None:
-        for start in starts:
+    async def work(lane: Sequence[bytes]) -> None:
+        for start in range(0, len(lane), messages_at_once):
             deliveries = [
-                Delivery(EventBatch.FromString(data), f"{id(packed)}-{start}-{n}", "events.collected.0", start + n, 1)
-                for n, data in enumerate(packed[start : start + messages_at_once])
+                Delivery(EventBatch.FromString(data), f"{id(lane)}-{start}-{n}", "events.collected.0", start + n, 1)
+                for n, data in enumerate(lane[start : start + messages_at_once])
             ]
             async with database.transaction() as tx:
                 await handle(tx, deliveries)
             tx.outgoing()
 
     async with asyncio.TaskGroup() as workers:
-        for _ in range(AT_ONCE):
-            workers.create_task(work())
+        for lane in lanes:
+            workers.create_task(work(lane))
 
 
 async def prototype(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:

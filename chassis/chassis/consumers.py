@@ -66,6 +66,7 @@ class Consumer:
             subscription.heard_subject,
             batch=subscription.batch_messages,
             ack_wait_s=ack_wait_s,
+            lanes=subscription.at_once,
         )
 
     def stop(self) -> None:
@@ -77,18 +78,18 @@ class Consumer:
         await self._puller.open()
         try:
             async with asyncio.TaskGroup() as workers:
-                for _ in range(self._subscription.at_once):
-                    workers.create_task(self._work())
+                for lane in range(self._subscription.at_once):
+                    workers.create_task(self._work(lane))
         finally:
             await self._puller.close()
 
-    async def _work(self) -> None:
+    async def _work(self, lane: int) -> None:
         while not self._stopping.is_set():
-            await self._turn()
+            await self._turn(lane)
 
-    async def _turn(self) -> None:
+    async def _turn(self, lane: int) -> None:
         try:
-            messages = await self._puller.next(_IDLE_WAIT_S)
+            messages = await self._puller.next(_IDLE_WAIT_S, lane)
         except (nats.errors.Error, OSError):
             self._puller.reset()
             await asyncio.sleep(_RECONNECT_S)

@@ -159,6 +159,8 @@ class Database:
             pool_size=settings.postgres_pool,
             max_overflow=0,
             pool_timeout=10,
+            # The connection that was used last: its server process has the tables in its caches and its page tables.
+            pool_use_lifo=True,
             # What a statement that failed was about may be personal, and would be logged with the error.
             hide_parameters=True,
             connect_args={

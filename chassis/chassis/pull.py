@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from typing import NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -25,18 +26,32 @@ _EXPIRES_S = 10.0
 _NANOSECONDS = 1_000_000_000
 
 
-class Puller:
-    """The messages of one durable consumer, as they come."""
+class _Lane(NamedTuple):
+    """What has arrived of some shards."""
 
-    def __init__(self, bus: Bus, stream: str, durable: str, subject: str, *, batch: int, ack_wait_s: float) -> None:
+    arrived: deque[Msg]
+    wake: asyncio.Event
+
+
+def shard_of(subject: str) -> int:
+    """Return the shard that a subject names at its end; 0 when it names none."""
+    shard = subject.rpartition(".")[2]
+    return int(shard) if shard.isdecimal() else 0
+
+
+class Puller:
+    """The messages of one durable consumer, as they come; each lane is handed those of shards of its own."""
+
+    def __init__(
+        self, bus: Bus, stream: str, durable: str, subject: str, *, batch: int, ack_wait_s: float, lanes: int = 1
+    ) -> None:
         self._bus = bus
         self._stream = bus.stream(stream)
         self._durable = durable
         self._subjects = [bus.subject(subject), bus.subject(f"{stream.lower()}.replay.{durable}")]
         self._batch = batch
         self._ack_wait_s = ack_wait_s
-        self._arrived: deque[Msg] = deque()
-        self._wake = asyncio.Event()
+        self._lanes = [_Lane(deque(), asyncio.Event()) for _ in range(lanes)]
         self._outstanding = 0
         self._asked_at = 0.0
         self._subscription: NatsSubscription | None = None
@@ -52,20 +67,22 @@ class Puller:
         """Stop listening; what was pulled and not handled comes again after the ack wait."""
         if self._subscription is not None and self._bus.connected:
             await self._subscription.unsubscribe()
-        for message in self._arrived:
-            await message.nak()
-        self._arrived.clear()
+        for lane in self._lanes:
+            for message in lane.arrived:
+                await message.nak()
+            lane.arrived.clear()
 
-    async def next(self, wait_s: float) -> list[Msg]:
-        """Return what has arrived, at most one batch; an empty list when nothing came in `wait_s` seconds."""
-        if not self._arrived:
-            self._wake.clear()
+    async def next(self, wait_s: float, lane: int = 0) -> list[Msg]:
+        """Return what has arrived for a lane, at most one batch; an empty list when nothing came in time."""
+        arrived, wake = self._lanes[lane]
+        if not arrived:
+            wake.clear()
             await self._ask()
             try:
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+                await asyncio.wait_for(wake.wait(), wait_s)
             except TimeoutError:
                 return []
-        taken = [self._arrived.popleft() for _ in range(min(self._batch, len(self._arrived)))]
+        taken = [arrived.popleft() for _ in range(min(self._batch, len(arrived)))]
         await self._ask()
         return taken
 
@@ -77,7 +94,8 @@ class Puller:
         loop_time = asyncio.get_running_loop().time()
         if self._outstanding > 0 and loop_time - self._asked_at > _EXPIRES_S + 2:
             self._outstanding = 0
-        if self._outstanding > 0 or len(self._arrived) >= self._batch:
+        waiting = sum(len(lane.arrived) for lane in self._lanes)
+        if self._outstanding > 0 or waiting >= self._batch * len(self._lanes):
             return
         self._outstanding = self._batch
         self._asked_at = loop_time
@@ -91,16 +109,18 @@ class Puller:
     async def _on_message(self, message: Msg) -> None:
         status = (message.headers or {}).get("Status") if not message.data else None
         if status is None:
-            self._arrived.append(message)
+            lane = self._lanes[shard_of(message.subject) % len(self._lanes)]
+            lane.arrived.append(message)
             self._outstanding -= 1
-            self._wake.set()
+            lane.wake.set()
             return
         # 404 and 408: nothing more for this request. 409: the consumer is gone or has moved; 503: no consumer.
         self._outstanding = 0
         if status in ("409", "503"):
             log.warning("consumer %s: %s", self._durable, (message.headers or {}).get("Description", status))
             await asyncio.sleep(0.2)
-        self._wake.set()
+        for lane in self._lanes:
+            lane.wake.set()
 
     async def _ensure_consumer(self) -> None:
         config = ConsumerConfig(

@@ -55,7 +55,8 @@ class Subscription:
     batch_messages: int = 16
     """Most messages in one transaction."""
     at_once: int = 1
-    """Transactions of one process at the same time: of two, Python works on one while PostgreSQL has the other."""
+    """Transactions of one process at the same time: Python works on one while PostgreSQL has another. Each hears shards
+    of its own, so that none waits for rows of a customer that another has locked."""
     inbox: bool = True
     name: str | None = None
     """Short name of the consumer; made from the message's name when None."""

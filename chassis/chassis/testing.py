@@ -183,7 +183,7 @@ def settings_for(settings_class: type[S], engines: Engines, **overrides: Any) ->
         "port": 0,
         "prometheus_port": 0,
         "drain_seconds": 5,
-        "postgres_pool": 5,
+        "postgres_pool": 8,
         **overrides,
     }
     return settings_class(**values)

@@ -137,7 +137,7 @@ def subscriptions(collecting: Collecting, batch_messages: int) -> tuple[Subscrip
             collecting.on_collected,
             subject=COLLECTED,
             batch_messages=batch_messages,
-            at_once=2,
+            at_once=4,
             inbox=False,
         ),
         Subscription(RejectedEventBatch, on_rejected, subject=REJECTED),

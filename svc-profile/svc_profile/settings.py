@@ -41,6 +41,8 @@ class Settings(ServiceSettings):
 
     port: int = Field(9101, validation_alias="DANGOL_PROFILE_PORT")
     """Port of gRPC."""
+    postgres_pool: int = Field(12, ge=1)
+    """Connections of one process: four each for what is collected and imported, the others for whoever reads."""
     batch_messages: int = Field(32, ge=1, validation_alias="DANGOL_PROFILE_BATCH_MESSAGES")
     """Most collected messages in one transaction."""
     seen_days: int = Field(8, ge=8, validation_alias="DANGOL_PROFILE_SEEN_DAYS")

@@ -19,7 +19,7 @@ class State(IntEnum):
 ENDED = frozenset({State.COMPLETED, State.CANCELLED})
 """States that nothing leads out of."""
 
-BATCH_ROWS = 6_000
+BATCH_ROWS = 8_000
 """Rows of one batch. An import keeps the number it began with: a batch that is done again must be the same."""
 
 KEPT_REJECTS = 10_000

@@ -14,11 +14,6 @@ Message = tuple[str, str, bytes]
 """Subject, message id, `EventBatch`."""
 
 
-def shard_of(message: Message) -> int:
-    """Return the shard that a message goes to, the last token of its subject."""
-    return int(message[0].rpartition(".")[2])
-
-
 class Task(msgspec.Struct, frozen=True):
     """To the parser, first: what to parse."""
 

@@ -20,6 +20,7 @@ from chassis.bus import Bus, Outgoing
 from chassis.clock import now, to_us
 from chassis.database import Database, Transaction, lost_connection
 from chassis.errors import Invalid
+from chassis.pull import shard_of
 from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import EventBatch
 
@@ -28,7 +29,7 @@ from svc_profile.domain.imports import MAX_ATTEMPTS, ImportJob, Progress, Reject
 from svc_profile.settings import Settings
 from svc_profile.store.imports import ImportStore
 from svc_profile.usecases import importing
-from svc_profile.wire.parsing import Message, Parsed, Task, shard_of
+from svc_profile.wire.parsing import Message, Parsed, Task
 from svc_profile.workers.chunks import ForgottenError
 from svc_profile.workers.leases import new_holder, until
 from svc_profile.workers.parsing import Parser
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 Learn = Callable[[Transaction, Sequence[Delivery[EventBatch]]], Awaitable[int]]
 """The consumer's own way of learning from collected messages; says how many events were new."""
 
-_LANES = 3
+_LANES = 4
 """Transactions at a time. Each learns from customers of its own, so that none waits for rows that another has locked:
 while PostgreSQL works for one of them, this process works for the next."""
 _IN_FLIGHT = 2
@@ -172,7 +173,7 @@ class ImportWorker:
         """Learn from a batch, each lane from its customers."""
         messages: list[list[Message]] = [[] for _ in lanes]
         for message in piece.messages:
-            messages[shard_of(message) % len(lanes)].append(message)
+            messages[shard_of(message[0]) % len(lanes)].append(message)
         # Rejected rows are kept by whoever comes first.
         rejected = [piece.rejected, *[()] * (len(lanes) - 1)]
         try:
