@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chassis as a service uses it: consume, announce, answer, on real engines."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import ClassVar, cast
@@ -8,14 +9,14 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
-from chassis.bus import Bus
+from chassis.bus import Bus, Outgoing
 from chassis.calls import current_caller
 from chassis.database import Database, Transaction
 from chassis.errors import Invalid, NotFound
 from chassis.rpc import Servicer
 from chassis.service import Service
 from chassis.settings import ServiceSettings
-from chassis.streams import RESOLVED, Delivery, Subscription
+from chassis.streams import COLLECTED, RESOLVED, Delivery, Subscription
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.operations.v1 import operations_pb2 as operations
@@ -87,6 +88,21 @@ async def on_conflict(tx: Transaction, deliveries: Sequence[Delivery[identity_pb
         raise RuntimeError("not yet")
 
 
+at_work: set[int] = set()
+both_at_work = asyncio.Event()
+lanes_of: list[set[int]] = []
+
+
+async def on_collected(tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
+    """Note the lanes of the messages, and wait for the other lane to be at work."""
+    lanes = {int(each.subject.rpartition(".")[2]) % 2 for each in deliveries}
+    lanes_of.append(lanes)
+    at_work.update(lanes)
+    if len(at_work) == 2:
+        both_at_work.set()
+    await asyncio.wait_for(both_at_work.wait(), 20)
+
+
 def build(settings: Settings) -> Service:
     database = Database(settings)
     return Service(
@@ -100,6 +116,7 @@ def build(settings: Settings) -> Service:
         subscriptions=[
             Subscription(EventBatch, on_resolved, subject=RESOLVED),
             Subscription(identity_pb2.ProfilesMerged, on_conflict, inbox=False),
+            Subscription(EventBatch, on_collected, subject=COLLECTED, at_once=2, inbox=False),
         ],
     )
 
@@ -134,6 +151,17 @@ async def test_handles_a_message_once_however_often_it_comes(service: RunningSer
         assert await tx.value("SELECT count(*) FROM inbox WHERE message_id = 'once'") == 1
         assert await mapping.profile_of(tx, fragment) == fragment
     assert len(await service.published(identity_pb2.FragmentsRemapped)) == before + 1
+
+
+async def test_handles_each_shard_in_one_lane_and_lanes_at_once(service: RunningService) -> None:
+    """Two transactions are open at the same time, and never two with messages of one shard."""
+    data = batch("a").SerializeToString()
+    await service.bus.publish_all(
+        [Outgoing(f"events.collected.{number % 8}", data, f"lanes-{number}") for number in range(64)]
+    )
+    await service.settled()
+    assert both_at_work.is_set()
+    assert {frozenset(lanes) for lanes in lanes_of} == {frozenset({0}), frozenset({1})}
 
 
 async def test_buries_poison_and_handles_its_neighbours(service: RunningService) -> None:

@@ -68,7 +68,7 @@ _MIB = 2**20
 
 
 def memory_settings(total_bytes: int) -> dict[str, str]:
-    """Share out the machine's memory: pages that are not used take none, so an eighth costs a small shop nothing."""
+    """Share out the machine's memory: pages that are not used take none, so a quarter costs a small shop nothing."""
     buffers = min(max(total_bytes // 4 // _MIB, 128), 8192)
     return {"shared_buffers": f"{buffers}MB", "effective_cache_size": f"{max(total_bytes // 2 // _MIB, buffers)}MB"}
 
