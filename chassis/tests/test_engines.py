@@ -26,6 +26,7 @@ from chassis.engines import (
     free_ports,
     require_free_port,
 )
+from chassis.engines.postgres import disk_settings, memory_settings
 from chassis.engines.processes import Account, Launch, spawn
 
 Engine = PostgresEngine | NatsEngine
@@ -364,3 +365,13 @@ def test_free_ports_stay_free_while_a_server_restarts() -> None:
     with socket.socket() as outgoing:
         outgoing.bind(("127.0.0.1", 0))
         assert max(ports) < outgoing.getsockname()[1] or sys.platform != "linux"
+
+
+@pytest.mark.parametrize(
+    ("gib", "buffers", "log"),
+    [(0.25, "128MB", "1024MB"), (24, "6144MB", "1024MB"), (128, "8192MB", "4096MB"), (1024, "8192MB", "8192MB")],
+)
+def test_postgres_takes_its_share_of_memory_and_disk_within_limits(gib: float, buffers: str, log: str) -> None:
+    size = int(gib * 2**30)
+    assert memory_settings(size)["shared_buffers"] == buffers
+    assert disk_settings(size) == {"max_wal_size": log}
