@@ -7,8 +7,8 @@ import asyncio
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ from dangol.recommend.v1 import recommend_pb2, recommend_pb2_grpc
 from dangol.segmentation.v1 import segmentation_pb2, segmentation_pb2_grpc
 from gateway.app import build
 from gateway.server import Server, server
-from gateway.settings import Settings
+from gateway.settings import SERVICES, Settings
 from google.protobuf.message import Message
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
@@ -286,40 +286,60 @@ class _Metrics(metrics_pb2_grpc.MetricsServiceServicer):
         return metrics_pb2.QueryKpisResponse(total=metrics_pb2.Kpis(date=request.start_date, orders=2))
 
 
+@asynccontextmanager
+async def serving_rpc(*servicers: Servicer) -> AsyncIterator[str]:
+    """Serve gRPC behind the real door of a service; yields the address."""
+    rpc = RpcServer(_ServiceSettings(port=0, token_key=TOKEN_KEY, local=True, prometheus_port=0), servicers)
+    await rpc.start()
+    rpc.open()
+    try:
+        yield f"127.0.0.1:{rpc.port}"
+    finally:
+        await rpc.stop(0)
+
+
+@asynccontextmanager
+async def gateway_before(nats_url: str, services: Mapping[str, Sequence[Servicer]]) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway before services, each by itself; nothing listens where the others should be."""
+    async with AsyncExitStack() as stack:
+        ports = free_ports(len(SERVICES))
+        addresses: dict[str, Any] = {
+            f"{name}_address": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)
+        }
+        for name, servicers in services.items():
+            addresses[f"{name}_address"] = await stack.enter_async_context(serving_rpc(*servicers))
+        yield await stack.enter_async_context(running_gateway(nats_url, rpc_seconds=5, **addresses))
+
+
 @pytest.fixture(scope="session")
 async def services() -> AsyncIterator[str]:
     """Serve the contract from memory behind the real door of every service; yields the address."""
-    rpc = RpcServer(
-        _ServiceSettings(port=0, token_key=TOKEN_KEY, local=True, prometheus_port=0),
-        [
-            Servicer(
-                "dangol.profile.v1.ProfileService",
-                profile_pb2_grpc.add_ProfileServiceServicer_to_server,
-                _Profiles(),
-            ),
-            Servicer(
-                "dangol.profile.v1.IdentityService",
-                identity_pb2_grpc.add_IdentityServiceServicer_to_server,
-                _Identity(),
-            ),
-            Servicer(
-                "dangol.segmentation.v1.SegmentationService",
-                segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server,
-                _Segments(),
-            ),
-            Servicer(
-                "dangol.recommend.v1.RecommendService",
-                recommend_pb2_grpc.add_RecommendServiceServicer_to_server,
-                _Recommendations(),
-            ),
-            Servicer(
-                "dangol.metrics.v1.MetricsService",
-                metrics_pb2_grpc.add_MetricsServiceServicer_to_server,
-                _Metrics(),
-            ),
-        ],
+    serving = serving_rpc(
+        Servicer(
+            "dangol.profile.v1.ProfileService",
+            profile_pb2_grpc.add_ProfileServiceServicer_to_server,
+            _Profiles(),
+        ),
+        Servicer(
+            "dangol.profile.v1.IdentityService",
+            identity_pb2_grpc.add_IdentityServiceServicer_to_server,
+            _Identity(),
+        ),
+        Servicer(
+            "dangol.segmentation.v1.SegmentationService",
+            segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server,
+            _Segments(),
+        ),
+        Servicer(
+            "dangol.recommend.v1.RecommendService",
+            recommend_pb2_grpc.add_RecommendServiceServicer_to_server,
+            _Recommendations(),
+        ),
+        Servicer(
+            "dangol.metrics.v1.MetricsService",
+            metrics_pb2_grpc.add_MetricsServiceServicer_to_server,
+            _Metrics(),
+        ),
     )
-    await rpc.start()
-    rpc.open()
-    yield f"127.0.0.1:{rpc.port}"
-    await rpc.stop(0)
+    async with serving as address:
+        yield address

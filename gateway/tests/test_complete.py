@@ -3,30 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import grpc
 import pytest
-from chassis.engines import free_ports
 from chassis.errors import Invalid
-from chassis.rpc import RpcServer, Servicer
-from chassis.settings import ServiceSettings
-from chassis.testing import TOKEN_KEY
+from chassis.rpc import Servicer
 from dangol.profile.v1 import identity_pb2, identity_pb2_grpc, profile_pb2
 from dangol.segmentation.v1 import segmentation_pb2, segmentation_pb2_grpc
-from gateway.settings import SERVICES
 from gateway.transcode import contract
 
-from .conftest import SECRET, RunningGateway, running_gateway
+from .conftest import SECRET, RunningGateway, gateway_before
 
 AUTH = {"authorization": f"Bearer {SECRET}"}
 UNION, TRUE = ["one", "two"], ["whole"]
-
-
-class _ServiceSettings(ServiceSettings):
-    service: ClassVar[str] = "sample"
 
 
 class _Identity(identity_pb2_grpc.IdentityServiceServicer):
@@ -61,43 +52,16 @@ class _Segmentation(segmentation_pb2_grpc.SegmentationServiceServicer):
         return segmentation_pb2.PreviewMembershipsResponse(profiles=found)
 
 
-@asynccontextmanager
-async def serving(service: str, add: Any, servicer: Any) -> AsyncIterator[str]:
-    """Serve one service; yields its address."""
-    settings = _ServiceSettings(port=0, token_key=TOKEN_KEY, local=True, prometheus_port=0)
-    rpc = RpcServer(settings, [Servicer(service, add, servicer)])
-    await rpc.start()
-    rpc.open()
-    try:
-        yield f"127.0.0.1:{rpc.port}"
-    finally:
-        await rpc.stop(0)
-
-
-@asynccontextmanager
-async def platform(nats_url: str, segmentation: _Segmentation | None) -> AsyncIterator[RunningGateway]:
+def platform(nats_url: str, segmentation: _Segmentation | None) -> AbstractAsyncContextManager[RunningGateway]:
     """Serve a gateway before svc-profile and, perhaps, svc-segmentation."""
-    async with AsyncExitStack() as stack:
-        ports = free_ports(len(SERVICES))
-        addresses: dict[str, Any] = {
-            f"{name}_address": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)
-        }
-        addresses["profile_address"] = await stack.enter_async_context(
-            serving(
-                "dangol.profile.v1.IdentityService",
-                identity_pb2_grpc.add_IdentityServiceServicer_to_server,
-                _Identity(),
-            )
-        )
-        if segmentation is not None:
-            addresses["segmentation_address"] = await stack.enter_async_context(
-                serving(
-                    "dangol.segmentation.v1.SegmentationService",
-                    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server,
-                    segmentation,
-                )
-            )
-        yield await stack.enter_async_context(running_gateway(nats_url, rpc_seconds=5, **addresses))
+    identity = Servicer(
+        "dangol.profile.v1.IdentityService", identity_pb2_grpc.add_IdentityServiceServicer_to_server, _Identity()
+    )
+    services = {"profile": [identity]}
+    if segmentation is not None:
+        add = segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server
+        services["segmentation"] = [Servicer("dangol.segmentation.v1.SegmentationService", add, segmentation)]
+    return gateway_before(nats_url, services)
 
 
 async def merge(gateway: RunningGateway, *, dry_run: bool = True) -> dict[str, Any]:

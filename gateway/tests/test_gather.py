@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import grpc
 import pytest
-from chassis.engines import free_ports
 from chassis.errors import Invalid, NotFound
-from chassis.rpc import RpcServer, Servicer
-from chassis.settings import ServiceSettings
-from chassis.testing import TOKEN_KEY
+from chassis.rpc import Servicer
 from dangol.operations.v1 import operations_pb2 as pb
 from dangol.operations.v1 import operations_pb2_grpc
 from gateway.settings import SERVICES
@@ -22,13 +19,9 @@ from gateway.transcode.gather import gather
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 
-from .conftest import SECRET, RunningGateway, running_gateway
+from .conftest import SECRET, RunningGateway, gateway_before
 
 AUTH = {"authorization": f"Bearer {SECRET}"}
-
-
-class _ServiceSettings(ServiceSettings):
-    service: ClassVar[str] = "sample"
 
 
 class _Tracing(operations_pb2_grpc.TraceServiceServicer, operations_pb2_grpc.DeadLetterServiceServicer):
@@ -64,39 +57,18 @@ class _Tracing(operations_pb2_grpc.TraceServiceServicer, operations_pb2_grpc.Dea
         return pb.ReplayDeadLettersResponse(replayed_count=len(request.dead_letter_ids))
 
 
-@asynccontextmanager
-async def serving(name: str) -> AsyncIterator[str]:
-    """Serve the operations of one service; yields its address."""
-    tracing = _Tracing(name)
-    operations = "dangol.operations.v1"
-    rpc = RpcServer(
-        _ServiceSettings(port=0, token_key=TOKEN_KEY, local=True, prometheus_port=0),
-        [
-            Servicer(f"{operations}.TraceService", operations_pb2_grpc.add_TraceServiceServicer_to_server, tracing),
-            Servicer(
-                f"{operations}.DeadLetterService", operations_pb2_grpc.add_DeadLetterServiceServicer_to_server, tracing
-            ),
-        ],
-    )
-    await rpc.start()
-    rpc.open()
-    try:
-        yield f"127.0.0.1:{rpc.port}"
-    finally:
-        await rpc.stop(0)
+def _operations(name: str) -> list[Servicer]:
+    """The operations of one service."""
+    tracing, package = _Tracing(name), "dangol.operations.v1"
+    return [
+        Servicer(f"{package}.TraceService", operations_pb2_grpc.add_TraceServiceServicer_to_server, tracing),
+        Servicer(f"{package}.DeadLetterService", operations_pb2_grpc.add_DeadLetterServiceServicer_to_server, tracing),
+    ]
 
 
-@asynccontextmanager
-async def platform(nats_url: str, names: Sequence[str]) -> AsyncIterator[RunningGateway]:
-    """Serve a gateway in front of some services; nothing listens where the others should be."""
-    async with AsyncExitStack() as stack:
-        ports = free_ports(len(SERVICES))
-        addresses: dict[str, Any] = {
-            f"{name}_address": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)
-        }
-        for name in names:
-            addresses[f"{name}_address"] = await stack.enter_async_context(serving(name))
-        yield await stack.enter_async_context(running_gateway(nats_url, rpc_seconds=5, **addresses))
+def platform(nats_url: str, names: Sequence[str]) -> AbstractAsyncContextManager[RunningGateway]:
+    """Serve a gateway in front of some services."""
+    return gateway_before(nats_url, {name: _operations(name) for name in names})
 
 
 async def ask(gateway: RunningGateway, path: str) -> Any:

@@ -200,6 +200,39 @@ async def test_a_dry_run_answers_without_svc_segmentation_and_says_so(platform: 
     assert EAGER not in parts
 
 
+async def test_a_dry_run_of_a_resolved_conflict_tells_the_segments_that_come(
+    platform: Platform, shop: httpx.Client
+) -> None:
+    """An alias says that two known people are one: decided that they are, what was told comes."""
+    _claims_to_be_one(shop)
+    await everything_handled(platform, HANDLED_SECONDS)
+    assert not {EAGER} & {*answers(shop, KIM)["segments"], *answers(shop, LEE)["segments"]}
+    apart = _resolve(shop, "KEEP_APART", dry_run=True)
+    assert [EAGER in _entering(each) for each in apart["after"]] == [False, False]
+    merged = _resolve(shop, "MERGE", dry_run=True)
+    assert (merged["beforeCount"], merged["afterCount"]) == (2, 1)
+    assert _entering(merged["after"][0]).items() >= {COHORT: False, EAGER: True}.items()
+    await everything_handled(platform, HANDLED_SECONDS)
+    assert EAGER not in answers(shop, KIM)["segments"]
+    _resolve(shop, "MERGE", dry_run=False)
+    await everything_handled(platform, HANDLED_SECONDS)
+    told = sorted(_entering(merged["after"][0]))
+    eventually(lambda: answers(shop, KIM)["segments"] == told == answers(shop, LEE)["segments"], "one, as it was told")
+
+
+def _claims_to_be_one(api: httpx.Client) -> None:
+    alias = {"type": "alias", "userId": "merge-kim", "previousId": "merge-lee"}
+    api.post("/v1/batch", json={"batch": [alias]}).raise_for_status()
+
+
+def _resolve(api: httpx.Client, resolution: str, *, dry_run: bool) -> dict[str, Any]:
+    [conflict] = api.get(f"/v1/identity-conflicts?profile={LEE}").raise_for_status().json()["conflicts"]
+    body = {"resolution": f"CONFLICT_RESOLUTION_{resolution}", "reason": "tried out", "dryRun": dry_run}
+    answer = api.post(f"/v1/identity-conflicts/{conflict['conflictId']}:resolve", json=body).raise_for_status().json()
+    assert answer["unavailableServices"] == []
+    return dict(answer["change"])
+
+
 def _counts_orders(api: httpx.Client) -> None:
     for name, count in ((ONCE, 1), (TWICE, 2)):
         rule = f"count('Order Completed') == {count}"
