@@ -66,7 +66,7 @@ class Slice:
     first_row: int
     """Number of its first row, from 0."""
     read_rows: int
-    events: list["Made"]
+    events: list[Made]
     rejected: list[RejectedRow]
     next_offset: int
     read_bytes: int
