@@ -18,7 +18,11 @@ ITEMS = [
     {"itemId": f"thin-{n}", "title": f"제주 감귤 {n}kg", "categories": ["food"], "price": 9900 + n, "currency": "KRW"}
     for n in range(6)
 ]
-SEGMENT = {"name": "thin-loyal", "rule": "traits.city == 'Seoul' && count('Order Completed', days(30)) >= 2"}
+# The platform is shared: customers of other tests live in Seoul too, and some of them ordered twice.
+SEGMENT = {
+    "name": "thin-loyal",
+    "rule": "traits.city == 'Seoul' && traits.shop == 'thin' && count('Order Completed', days(30)) >= 2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,8 @@ def shop(platform: Platform, api: httpx.Client) -> httpx.Client:
     for number in range(6):
         user = f"thin-customer-{number}"
         client.page(anonymous_id=f"thin-device-{number}", name="Home")
-        client.identify(user, {"city": "Seoul", "email": f"{user}@example.com"}, anonymous_id=f"thin-device-{number}")
+        traits = {"city": "Seoul", "shop": "thin", "email": f"{user}@example.com"}
+        client.identify(user, traits, anonymous_id=f"thin-device-{number}")
         for item in (number % 6, (number + 1) % 6, (number + 2) % 6):
             client.track(user, "Product Viewed", {"product_id": f"thin-{item}"})
     for order in ("first", "second"):
