@@ -27,11 +27,15 @@ LEFT JOIN links l ON l.child = g.child AND l.parent = g.parent
 WHERE l.child IS NULL OR (g.claim_time_us, g.event_key) < (l.claim_time_us, l.event_key)
 """
 
+# Of parents `eligible IS NOT FALSE` is asked, which is the same for a column without nulls. Where `eligible` is asked,
+# the planner may read the whole index of eligible children for each parent: it costs nothing while they are few, and
+# the plan is kept when they are many.
+
 # LATERAL with LIMIT asks an index about each fragment; EXISTS may read the whole table into a hash first.
 _LINKED = """
 SELECT f FROM unnest(CAST(:fragments AS uuid[])) AS g (f) CROSS JOIN LATERAL (
     (SELECT FROM links WHERE child = f AND eligible LIMIT 1)
-    UNION ALL (SELECT FROM links WHERE parent = f AND eligible LIMIT 1)
+    UNION ALL (SELECT FROM links WHERE parent = f AND eligible IS NOT FALSE LIMIT 1)
     UNION ALL (SELECT FROM decision_members WHERE fragment_id = f AND is_active LIMIT 1) LIMIT 1
 ) AS any_link
 """
@@ -51,7 +55,7 @@ JOIN fragments f USING (fragment_id)
 LEFT JOIN fragment_profiles m USING (fragment_id)
 JOIN fragments p ON p.fragment_id = coalesce(m.profile_id, f.fragment_id)
 LEFT JOIN LATERAL (
-    (SELECT f.fragment_id FROM links WHERE parent = f.fragment_id AND eligible LIMIT 1)
+    (SELECT f.fragment_id FROM links WHERE parent = f.fragment_id AND eligible IS NOT FALSE LIMIT 1)
     UNION ALL (SELECT f.fragment_id FROM decision_members d WHERE d.fragment_id = f.fragment_id AND is_active LIMIT 1)
     LIMIT 1
 ) AS k (f) ON true
@@ -65,7 +69,7 @@ WITH RECURSIVE reached (fragment_id) AS (
     SELECT step.fragment_id FROM reached r CROSS JOIN LATERAL (
         SELECT parent FROM links WHERE child = r.fragment_id AND eligible
         UNION ALL
-        SELECT child FROM links WHERE parent = r.fragment_id AND eligible
+        SELECT child FROM links WHERE parent = r.fragment_id AND eligible IS NOT FALSE
         UNION ALL
         SELECT hub FROM decision_members WHERE fragment_id = r.fragment_id AND is_active
         UNION ALL
