@@ -13,19 +13,18 @@ from itertools import accumulate
 from struct import Struct
 from typing import Any, Literal
 
-Kind = Literal["uuid", "bigint", "text", "bytea", "uuid?", "bigint?", "text?", "bytea?"]
+Kind = Literal["uuid", "bigint", "text", "bigint?", "text?"]
 """Type of a column; with a question mark, values may be None."""
 
-_NO_UUID = bytes(16)
 _NO_BIGINT = -(2**63)
-_FORMATS: Mapping[str, str] = {"uuid": "16s", "bigint": "q", "text": "ii", "bytea": "ii"}
+_FORMATS: Mapping[str, str] = {"uuid": "16s", "bigint": "q", "text": "ii"}
 
 
 class Packed:
     """A table that lasts for one statement.
 
-    Values are given by column: `uuid` as 16 bytes, `bigint` as int, `text` as UTF-8 bytes, `bytea` as bytes. The
-    statement takes the parameters `{name}_records` and `{name}_values`.
+    Values are given by column: `uuid` as 16 bytes, `bigint` as int, `text` as UTF-8 bytes. The statement takes the
+    parameters `{name}_records` and `{name}_values`.
     """
 
     def __init__(self, name: str, /, **columns: Kind) -> None:
@@ -48,15 +47,13 @@ class Packed:
 
     def _value(self, kind: str, is_nullable: bool, place: int) -> str:
         if kind == "uuid":
-            value, none = f"CAST(encode(substring(record, {place}, 16), 'hex') AS uuid)", f"'{_NO_UUID.hex()}'"
-        elif kind == "bigint":
-            value, none = f"CAST(substring(record, {place}, 8) AS bigint)", str(_NO_BIGINT)
-        else:
-            first, length = (f"CAST(substring(record, {at}, 4) AS integer)" for at in (place, place + 4))
-            length = f"nullif({length}, -1)" if is_nullable else length
-            value = f"substring(CAST(:{self._values} AS bytea), {first}, {length})"
-            return f"convert_from({value}, 'UTF8')" if kind == "text" else value
-        return f"nullif({value}, {none})" if is_nullable else value
+            return f"CAST(encode(substring(record, {place}, 16), 'hex') AS uuid)"
+        if kind == "bigint":
+            value = f"CAST(substring(record, {place}, 8) AS bigint)"
+            return f"nullif({value}, {_NO_BIGINT})" if is_nullable else value
+        first, length = (f"CAST(substring(record, {at}, 4) AS integer)" for at in (place, place + 4))
+        length = f"nullif({length}, -1)" if is_nullable else length
+        return f"convert_from(substring(CAST(:{self._values} AS bytea), {first}, {length}), 'UTF8')"
 
     def parameters(self, **columns: Sequence[Any]) -> dict[str, bytes]:
         """Pack the rows; every declared column is given, and all are of the same length."""
@@ -65,9 +62,8 @@ class Packed:
         first = 1
         for name, kind, is_nullable in self._columns:
             column = columns[name]
-            if kind in ("uuid", "bigint"):
-                none = _NO_UUID if kind == "uuid" else _NO_BIGINT
-                packed.append([none if value is None else value for value in column] if is_nullable else column)
+            if kind != "text":
+                packed.append([_NO_BIGINT if value is None else value for value in column] if is_nullable else column)
                 continue
             given = [value or b"" for value in column] if is_nullable else column
             lengths = list(map(len, given))
