@@ -69,7 +69,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngines]:
 
 @pytest.fixture
 async def service(own: OwnEngines) -> AsyncIterator[RunningService]:
-    async with running(build, Settings, Engines(own.postgres.url, own.nats.url)) as started:
+    # What was handed out when NATS was killed comes again after five seconds instead of a minute.
+    async with running(build, Settings, Engines(own.postgres.url, own.nats.url), ack_wait_seconds=5) as started:
         yield started
 
 

@@ -11,6 +11,8 @@ from bench.platform.running import SECRET_KEY, Platform, running_platform
 SETTINGS = {
     # What a killed process had in hand comes again after ten seconds instead of a minute.
     "DANGOL_ACK_WAIT_SECONDS": "10",
+    # And the import or export that it worked on after five seconds instead of fifteen.
+    "DANGOL_PROFILE_LEASE_SECONDS": "5",
     # Retention is enforced each second instead of each hour.
     "DANGOL_RETENTION_SECONDS": "1",
 }
