@@ -1,50 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fold a batch into fragments: read, added up and written back under row locks."""
+"""Fold a batch into fragments, under row locks: times and counts where they lie, the rest read, merged and written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from asyncpg import DeadlockDetectedError
 from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
+from sqlalchemy.exc import DBAPIError
 
+from svc_profile.domain.claims import DERIVED
 from svc_profile.domain.events import FragmentKey, Name
 from svc_profile.domain.flags import SUPPRESSED
 from svc_profile.domain.fragments import Fragment
 from svc_profile.domain.traits import NO_POLICIES, Policies
+from svc_profile.store.counting import SEEN, count_up, seen
 from svc_profile.store.fragments import read_revenue, read_traits
-from svc_profile.store.packed import Kind, Packed
+from svc_profile.store.packed import Packed
 from svc_profile.store.sealed import TRAITS, revealed, seal_identifier
 from svc_profile.store.suppressions import SuppressionStore
 
-# Merging in Python costs half of what merging jsonb in SQL costs: 7 µs and 17 µs of PostgreSQL per fragment.
-# Locks are taken in key order: first those of known fragments, then, by inserting, those of new ones. Whoever waits in
-# the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a circle.
-_LOCK = """
-SELECT fragment_id, first_seen_us, CAST(counts AS text), flags, CAST(ctid AS text) FROM fragments
-WHERE fragment_id = ANY (CAST(:fragments AS uuid[])) ORDER BY fragment_id FOR NO KEY UPDATE
-"""
+# Locks are taken in one order: first of known fragments, by adding them up, then, by inserting, of new ones. Whoever
+# waits in the second step holds nothing that somebody else's first step could be waited for by, so nobody waits in a
+# circle. What another transaction made in the meantime would be locked out of order, so here nobody waits.
+# Derived fragments come last, in the hand of whoever has what they are derived from: he may derive them again.
+_FLAGS = "SELECT fragment_id, flags FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))"
+_LOCK_AT_ONCE = f"{_FLAGS} ORDER BY fragment_id FOR NO KEY UPDATE SKIP LOCKED"
 
-# What another transaction made in the meantime would be locked out of order, so here nobody waits.
-_LOCK_AT_ONCE = f"{_LOCK} SKIP LOCKED"
-
-_REST = """
-SELECT fragment_id, CAST(traits AS text) AS traits, CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
+_READ = """
+SELECT fragment_id, CAST(ctid AS text) AS place, CAST(counts AS text) AS counts, CAST(traits AS text) AS traits,
+    CAST(revenue AS text) AS revenue, CAST(groups AS text) AS groups
 FROM fragments WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
 """
 
-_SEEN: Mapping[str, Kind] = {
-    "fragment_id": "uuid",
-    "first_seen_us": "bigint",
-    "last_seen_us": "bigint",
-    "first_event_us": "bigint?",
-    "last_event_us": "bigint?",
-}
 _NEW = Packed(
     "fragments",
-    **_SEEN,
+    **SEEN,
     namespace="text",
     value="text",
     counts="text",
@@ -64,28 +58,18 @@ ORDER BY fragment_id ON CONFLICT DO NOTHING RETURNING fragment_id
 """  # noqa: S608  no data in it
 
 # Rows that are locked are nowhere else than where they were found, so no index has to be asked for them.
-_ADD_UP = """
+_MERGED = Packed(
+    "fragments", fragment_id="uuid", place="text", counts="text?", traits="text?", revenue="text?", groups="text?"
+)
+_WRITE = f"""
 UPDATE fragments AS f SET
-    first_seen_us = least(f.first_seen_us, g.first_seen_us),
-    last_seen_us = greatest(f.last_seen_us, g.last_seen_us),
-    first_event_us = least(f.first_event_us, g.first_event_us),
-    last_event_us = greatest(f.last_event_us, g.last_event_us),
-    counts = coalesce(CAST(g.counts AS jsonb), f.counts) {further}
-FROM {given} AS g
-WHERE f.ctid = CAST(g.place AS tid) AND f.fragment_id = g.fragment_id
-"""
-
-_COUNTED = Packed("fragments", **_SEEN, place="text", counts="text?")
-_UPDATE_COUNTS = _ADD_UP.format(given=_COUNTED.sql, further="")
-
-_RICHER = Packed("fragments", **_SEEN, place="text", counts="text?", traits="text?", revenue="text?", groups="text?")
-_UPDATE_ALL = _ADD_UP.format(
-    given=_RICHER.sql,
-    further=""",
+    counts = coalesce(CAST(g.counts AS jsonb), f.counts),
     traits = coalesce(CAST(g.traits AS jsonb), f.traits),
     revenue = coalesce(CAST(g.revenue AS jsonb), f.revenue),
-    groups = coalesce(CAST(g.groups AS jsonb), f.groups)""",
-)
+    groups = coalesce(CAST(g.groups AS jsonb), f.groups)
+FROM {_MERGED.sql} AS g
+WHERE f.ctid = CAST(g.place AS tid) AND f.fragment_id = g.fragment_id
+"""  # noqa: S608  no data in it
 
 NO_FLAGS: Mapping[FragmentKey, int] = MappingProxyType({})
 
@@ -100,7 +84,7 @@ class Folded:
 
     new: Mapping[FragmentKey, Fragment]
     """Fragments that did not exist before."""
-    earlier: frozenset[FragmentKey]
+    earlier: Set[FragmentKey]
     """Fragments that existed and turned out to be older than known."""
 
 
@@ -128,37 +112,60 @@ class FoldStore:
 
         Raises `FlaggedError` when a fragment has other flags than those that the fold was prepared for.
         """
-        if not learnt:
-            return Folded({}, frozenset())
-        while True:
+        while learnt:
             try:
                 # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
                 async with self._tx.connection.begin_nested():
                     return await self._fold(learnt, flags)
             except RaceError:
                 continue
+            except DBAPIError as error:
+                # Between the question and the insert, somebody may have made a fragment and come back for it.
+                if getattr(error.orig, "sqlstate", None) != DeadlockDetectedError.sqlstate:
+                    raise
+        return Folded({}, frozenset())
 
     async def _fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]) -> Folded:
-        keys = sorted(learnt)
-        rows: Sequence[Any] = await self._tx.rows(_LOCK, fragments=[UUID(key) for key in keys])
-        known = {row[0].bytes: row for row in rows}
-        new = {key: learnt[key] for key in keys if key not in known}
-        _check_flags(known, flags, await self._suppressed(new, flags))
-        # Before anything is added up: what is learnt must still be whole when the race is lost.
-        if raced := await self._insert(list(new.values())):
-            rows = await self._tx.rows(_LOCK_AT_ONCE, fragments=[UUID(key) for key in raced])
-            if len(rows) < len(raced):
-                raise RaceError
-            others = {row[0].bytes: row for row in rows}
-            _check_flags(others, flags, {})
-            known |= others
-            new = {key: fragment for key, fragment in new.items() if key not in others}
-        earlier = frozenset(key for key, row in known.items() if learnt[key].first_seen_us < row[1])
-        for key, row in known.items():
-            if learnt[key].counts:
-                learnt[key].take_counts(_decode_counts(row[2]))
-        await self._update([learnt[key] for key in known], [row[4] for row in known.values()])
+        counted = await count_up(self._tx, sorted(learnt.values(), key=_lock_order), flags)
+        earlier, crowded = counted.earlier, counted.crowded
+        missing = learnt.keys() - counted.found
+        others = await self._make([learnt[key] for key in missing], flags) if missing else set()
+        if others:
+            counted = await count_up(self._tx, [learnt[key] for key in others], flags)
+            earlier, crowded = earlier | counted.earlier, crowded | counted.crowded
+        new = {key: learnt[key] for key in missing - others}
+        # Last of all: until the race is won, what is learnt must still be whole.
+        rich = {key: each for key, each in learnt.items() if key not in new and (_is_rich(each) or key in crowded)}
+        if rich:
+            await self._enrich(rich, crowded)
         return Folded(new, earlier)
+
+    async def _make(self, fragments: Sequence[Fragment], flags: Mapping[FragmentKey, int]) -> set[FragmentKey]:
+        """Make fragments that were not found; returns those that another transaction made meanwhile, locked.
+
+        Raises `FlaggedError` when some were there and had other flags, or when some were erased; `RaceError`.
+        """
+        found = await self._lock([fragment.name.fragment for fragment in fragments], flags)
+        new = {each.name.fragment: each for each in fragments if each.name.fragment not in found}
+        if suppressed := await self._suppressed(new, flags):
+            raise FlaggedError(suppressed)
+        raced = await self._insert(list(new.values()))
+        return found | await self._lock(raced, flags) if raced else found
+
+    async def _lock(self, fragments: Collection[FragmentKey], flags: Mapping[FragmentKey, int]) -> set[FragmentKey]:
+        """Lock those of some fragments that exist by now, without waiting."""
+        # Asked first without a lock: an insert would wait for whoever changes what cannot be locked.
+        found = await self._flags(_FLAGS, fragments)
+        locked = await self._flags(_LOCK_AT_ONCE, found) if found else {}
+        if surprising := {key: flag for key, flag in (found | locked).items() if flag != flags.get(key, 0)}:
+            raise FlaggedError(surprising)
+        if len(locked) < len(found):
+            raise RaceError
+        return set(locked)
+
+    async def _flags(self, statement: str, fragments: Collection[FragmentKey]) -> dict[FragmentKey, int]:
+        rows: Sequence[Any] = await self._tx.rows(statement, fragments=[UUID(key) for key in fragments])
+        return {row[0].bytes: row[1] for row in rows}
 
     async def _suppressed(
         self, new: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]
@@ -174,7 +181,7 @@ class FoldStore:
         inserted = await self._tx.rows(
             _INSERT,
             **_NEW.parameters(
-                **_seen(fragments),
+                **seen(fragments),
                 namespace=[fragment.name.namespace.encode() for fragment in fragments],
                 value=[_sealed_value(self._tx, fragment.name).encode() for fragment in fragments],
                 counts=[_encode(fragment.counts) for fragment in fragments],
@@ -185,29 +192,25 @@ class FoldStore:
             return set()
         return {fragment.name.fragment for fragment in fragments} - {row[0].bytes for row in inserted}
 
-    async def _update(self, fragments: Sequence[Fragment], places: Sequence[str]) -> None:
-        """Write to rows that are locked, each by the place at which it was found."""
-        # Few events carry traits, money or groups, so these columns are read and written for those alone.
-        counted: list[tuple[Fragment, str]] = []
-        richer: list[tuple[Fragment, str]] = []
-        for fragment, place in zip(fragments, places, strict=True):
-            is_richer = fragment.traits or fragment.revenue or fragment.groups
-            (richer if is_richer else counted).append((fragment, place))
-        if counted:
-            await self._tx.execute(_UPDATE_COUNTS, **_COUNTED.parameters(**_placed(counted)))
-        if richer:
-            more = [fragment for fragment, _ in richer]
-            await self._add_rest(more)
-            await self._tx.execute(_UPDATE_ALL, **_RICHER.parameters(**_placed(richer), **self._rest(more, None, None)))
-
-    async def _add_rest(self, fragments: Sequence[Fragment]) -> None:
-        by_key = {fragment.name.fragment: fragment for fragment in fragments}
-        rows = await self._tx.rows(_REST, fragments=[UUID(key) for key in by_key])
+    async def _enrich(self, fragments: Mapping[FragmentKey, Fragment], crowded: Set[FragmentKey]) -> None:
+        """Read locked rows, add what cannot be added up where it lies, and write them: few events teach such."""
+        rows = await self._tx.rows(_READ, fragments=[UUID(key) for key in fragments])
         for row in await revealed(self._tx, rows, {}, {"traits": "fragment_id"}):
-            fragment = by_key[row.fragment_id.bytes]
+            fragment = fragments[row.fragment_id.bytes]
+            if row.fragment_id.bytes in crowded:
+                fragment.take_counts(_decode_counts(row.counts))
             fragment.take_traits(read_traits(row.traits), self._policies)
             fragment.take_revenue(read_revenue(row.revenue))
             fragment.take_groups(_decode(row.groups))
+        keys = [row.fragment_id.bytes for row in rows]
+        read = [fragments[key] for key in keys]
+        written = _MERGED.parameters(
+            fragment_id=keys,
+            place=[row.place.encode() for row in rows],
+            counts=[_encode(fragments[key].counts) if key in crowded else None for key in keys],
+            **self._rest(read, None, None),
+        )
+        await self._tx.execute(_WRITE, **written)
 
     def _rest(
         self, fragments: Sequence[Fragment], no_values: bytes | None, no_names: bytes | None
@@ -224,32 +227,13 @@ class FoldStore:
         }
 
 
-def _check_flags(
-    known: Mapping[FragmentKey, Any], flags: Mapping[FragmentKey, int], surprising: dict[FragmentKey, int]
-) -> None:
-    """Raise `FlaggedError` when there are flags that the fold was not prepared for."""
-    surprising |= {key: row[3] for key, row in known.items() if row[3] != flags.get(key, 0)}
-    if surprising:
-        raise FlaggedError(surprising)
+def _lock_order(fragment: Fragment) -> tuple[bool, FragmentKey]:
+    return fragment.name.namespace == DERIVED, fragment.name.fragment
+
+
+def _is_rich(fragment: Fragment) -> bool:
+    return bool(fragment.traits or fragment.revenue or fragment.groups)
 
 
 def _sealed_value(tx: Transaction, name: Name) -> str:
     return seal_identifier(tx, name.fragment, name.namespace, name.value)
-
-
-def _seen(fragments: Sequence[Fragment]) -> dict[str, list[Any]]:
-    return {
-        "fragment_id": [fragment.name.fragment for fragment in fragments],
-        "first_seen_us": [fragment.first_seen_us for fragment in fragments],
-        "last_seen_us": [fragment.last_seen_us for fragment in fragments],
-        "first_event_us": [fragment.first_event_us for fragment in fragments],
-        "last_event_us": [fragment.last_event_us for fragment in fragments],
-    }
-
-
-def _placed(found: Sequence[tuple[Fragment, str]]) -> dict[str, list[Any]]:
-    fragments = [fragment for fragment, _ in found]
-    return _seen(fragments) | {
-        "place": [place.encode() for _, place in found],
-        "counts": [_encode(fragment.counts) if fragment.counts else None for fragment in fragments],
-    }

@@ -10,7 +10,7 @@ from chassis.database import Transaction
 from svc_profile.domain.claims import claims_of
 from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey, Namer
-from svc_profile.domain.fragments import learn
+from svc_profile.domain.fragments import Fragment, learn
 from svc_profile.store.folding import Folded, FoldStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
@@ -36,8 +36,28 @@ class Learner:
 
     async def fold(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
         """Add what events teach to their fragments; raises `FlaggedError` when they were prepared for other flags."""
+        return await self._fold(tx, diversion, self._learn(diversion), flags)
+
+    async def fold_again(self, tx: Transaction, diversion: Diversion, flags: Mapping[FragmentKey, int]) -> Folded:
+        """Add what events teach that were folded before, and now belong to others, of whom the caller has the locks.
+
+        Whose names they came with has been learnt; to lock those now, after the identity lock, could end in a circle.
+        """
+        learnt = {key: each for key, each in self._learn(diversion).items() if each.first_event_us is not None}
+        return await self._fold(tx, diversion, learnt, flags)
+
+    def _learn(self, diversion: Diversion) -> dict[FragmentKey, Fragment]:
         accepted, _ = self.schema.judge(diversion.events)
-        folded = await FoldStore(tx, self.schema.policies).fold(learn(accepted, self.schema.policies), flags)
+        return learn(accepted, self.schema.policies)
+
+    async def _fold(
+        self,
+        tx: Transaction,
+        diversion: Diversion,
+        learnt: Mapping[FragmentKey, Fragment],
+        flags: Mapping[FragmentKey, int],
+    ) -> Folded:
+        folded = await FoldStore(tx, self.schema.policies).fold(learnt, flags)
         await announce_stated(tx, diversion.learnt, self.schema)
         await learn_groups_of(tx, diversion.learnt)
         return folded

@@ -133,6 +133,6 @@ async def _fold_again(
     """Fold events that were diverted; who has flags and only came with them changes nothing about that."""
     while True:
         try:
-            return await learner.fold(tx, diversion, flags)
+            return await learner.fold_again(tx, diversion, flags)
         except FlaggedError as error:
             flags = {**flags, **error.flags}
