@@ -36,6 +36,9 @@ from svc_profile.wire.tracking import tally_of
 from svc_profile.wire.traits import without_refused_traits
 from svc_profile.wire.webhooks import read_messages
 
+_WATCHFUL_BATCHES = 100
+"""Repetitions come in waves, such as a file that is sent twice. One that comes unlooked for costs a failed COPY."""
+
 
 class Collecting:
     """The consumer of collected events. It judges repetition itself, event by event."""
@@ -47,6 +50,8 @@ class Collecting:
         self._namer = namer
         self._book = book
         self._anonymous_properties = anonymous_properties
+        self._watchful = 0
+        """For how many batches more repetitions are looked for beforehand."""
 
     async def on_collected(self, tx: Transaction, deliveries: Sequence[Delivery[EventBatch]]) -> None:
         """Learn from a micro-batch; each message leads to one of resolved events under an id of its own."""
@@ -56,7 +61,9 @@ class Collecting:
         """Do the same for whoever else brings collected messages, and say how many events were kept."""
         judges = self._book.judges if self._book else {}
         batches = [read_batch(each.message_id, each.message, self._namer, judges) for each in deliveries]
-        collected = await collect(tx, batches, self._namer, self._anonymous_properties)
+        perhaps_known = self._watchful > 0 or any(each.redelivered for each in deliveries)
+        collected = await collect(tx, batches, self._namer, self._anonymous_properties, perhaps_known=perhaps_known)
+        self._watchful = _WATCHFUL_BATCHES if collected.repeats else max(self._watchful - 1, 0)
         for delivery, batch, kept in zip(deliveries, batches, collected.kept, strict=True):
             if kept:
                 tx.publish_after_commit(

@@ -13,13 +13,15 @@ from chassis.testing import Engines, settings_for
 from dangol.events.v1 import events_pb2
 from svc_profile.app import build
 from svc_profile.domain.events import Event, FragmentKey, Name, Names
+from svc_profile.domain.flags import SHARED
 from svc_profile.domain.fragments import MAX_COUNTED_NAMES, Fragment
 from svc_profile.domain.rejects import RejectedEvent
 from svc_profile.domain.traits import Trait
 from svc_profile.jobs import Forgetting
 from svc_profile.settings import Settings
+from svc_profile.store.derived import DerivedStore
 from svc_profile.store.events import Bringing, EventStore
-from svc_profile.store.folding import FoldStore
+from svc_profile.store.folding import FlaggedError, FoldStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import Filter, RejectedStore
@@ -56,10 +58,10 @@ async def read(database: Database, key: FragmentKey) -> Fragment:
     return found[1][0]
 
 
-async def somebody_waits(database: Database) -> None:
-    """Wait until one transaction waits for another."""
+async def somebody_waits(database: Database, how_many: int = 1) -> None:
+    """Wait until one transaction waits for another, or several do."""
     async with database.snapshot() as tx:
-        while not await tx.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"):
+        while await tx.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'") < how_many:
             await asyncio.sleep(0.01)
 
 
@@ -106,22 +108,66 @@ async def test_a_flood_of_event_names_does_not_grow_a_row_without_end(database: 
     assert (await read(database, key)).counts == dict.fromkeys(names[:MAX_COUNTED_NAMES], 1)
 
 
+async def test_one_name_more_than_a_crowded_fragment_may_count_is_left_out(database: Database) -> None:
+    key = uuid4().bytes
+    names = [f"n{number:05d}" for number in range(MAX_COUNTED_NAMES)]
+    await fold(database, fragment(key, counts=dict.fromkeys(names, 1)))
+    await fold(database, fragment(key, counts={names[7]: 2}), fragment(uuid4().bytes, counts={"a": 1}))
+    await fold(database, fragment(key, counts={"z": 1}))
+    await fold(database, fragment(key, counts={"a": 1}))
+    assert (await read(database, key)).counts == {**dict.fromkeys(names[:-1], 1), names[7]: 3, "a": 1}
+
+
+async def test_other_flags_than_expected_stop_a_whole_fold(database: Database) -> None:
+    """Whoever folds has to divert what flagged identifiers own before anything is added up."""
+    plain, flagged = (uuid4().bytes for _ in range(2))
+    await fold(database, fragment(plain), fragment(flagged))
+    async with database.transaction() as tx:
+        flags = await DerivedStore(tx).flag([flagged], SHARED)
+        both = {key: fragment(key, counts={"a": 1}) for key in (plain, flagged)}
+        for expected in ({}, {flagged: SHARED}, {**flags, plain: SHARED}):
+            with pytest.raises(FlaggedError):
+                await FoldStore(tx).fold(both, expected)
+    assert [(await read(database, key)).counts for key in both] == [{}, {}]
+    async with database.transaction() as tx:
+        await FoldStore(tx).fold(both, flags)
+    assert [(await read(database, key)).counts for key in both] == [{"a": 1}, {"a": 1}]
+
+
+async def test_who_makes_a_fragment_and_comes_back_for_it_is_not_waited_for_in_a_circle(database: Database) -> None:
+    """Of three replicas, one does not see what the second makes while it waits for the third, and then wants it too."""
+    new, shared, held = sorted(uuid4().bytes for _ in range(3))
+    await fold(database, fragment(shared), fragment(held))
+    async with database.transaction() as tx:
+        await FoldStore(tx).fold({held: fragment(held)})
+        slow = asyncio.create_task(fold(database, *(fragment(key, counts={"a": 1}) for key in (new, shared, held))))
+        await somebody_waits(database)
+        await fold(database, fragment(new, counts={"a": 1}))
+        back = asyncio.create_task(fold(database, fragment(new, counts={"a": 1}), fragment(shared)))
+        await somebody_waits(database, 2)
+    await asyncio.gather(slow, back)
+    assert [(await read(database, key)).counts for key in (new, shared, held)] == [{"a": 3}, {"a": 1}, {"a": 1}]
+
+
 async def test_nobody_has_no_profile(database: Database) -> None:
     async with database.snapshot() as tx:
         assert await FragmentStore(tx).profile(uuid4().bytes) is None
 
 
-async def test_an_event_is_remembered_with_the_message_that_brought_it(database: Database) -> None:
+@pytest.mark.parametrize("perhaps_known", [True, False])
+async def test_an_event_is_remembered_with_the_message_that_brought_it(database: Database, perhaps_known: bool) -> None:
     owner, batch, later = (uuid4().bytes for _ in range(3))
     one, other, nobodys = stored_event(owner), stored_event(owner), stored_event(None)
     async with database.transaction() as tx:
         assert await EventStore(tx).remember({one.key: (batch, one), nobodys.key: (batch, nobodys)}) == {}
     async with database.transaction() as tx:
         events = {event.key: (later, event) for event in (one, other, nobodys)}
-        assert await EventStore(tx).remember(events) == {
+        assert await EventStore(tx).remember(events, perhaps_known=perhaps_known) == {
             one.key: Bringing(batch, owner),
             nobodys.key: Bringing(batch, None),
         }
+    async with database.snapshot() as tx:
+        assert {each.event_key for each in await EventStore(tx).find(events)} == events.keys()
 
 
 async def test_replicas_that_bring_the_same_event_agree_on_who_was_first(database: Database) -> None:

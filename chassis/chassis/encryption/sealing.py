@@ -5,7 +5,7 @@ import binascii
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2s
 
 import msgspec
@@ -97,6 +97,15 @@ class Sealer:
         nonce = os.urandom(_NONCE)
         number = self._newest.to_bytes(_ID, "big")
         return MARK + number + nonce + self._keys[self._newest].encrypt(nonce, value, _bound(column, row_id))
+
+    def seal_each(
+        self, column: str, row_ids: Iterable[bytes], values: Sequence[bytes | None]
+    ) -> Sequence[bytes | None]:
+        """Seal the values of several rows, except those that are None; as they are while nothing is sealed."""
+        if not self._newest:
+            return values
+        pairs = zip(row_ids, values, strict=True)
+        return [None if value is None else self.seal(column, row_id, value) for row_id, value in pairs]
 
     def seal_text(self, column: str, row_id: bytes, text: str) -> str:
         """Seal a text."""

@@ -95,20 +95,26 @@ class EventStore:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    async def remember(self, events: Mapping[bytes, tuple[bytes, Event]]) -> dict[bytes, Bringing]:
-        """Keep events by key, each with the batch that brought it; return the keys that were known already."""
+    async def remember(
+        self, events: Mapping[bytes, tuple[bytes, Event]], *, perhaps_known: bool = True
+    ) -> dict[bytes, Bringing]:
+        """Keep events by key, each with the batch that brought it; return the keys that were known already.
+
+        Where hardly any are known, it costs less to try without having asked.
+        """
         known: dict[bytes, Bringing] = {}
         # Keys go in in their order, so that two replicas with the same duplicates never wait in a circle.
         keys = sorted(events)
         while keys:
-            known |= await self._bringings(keys)
-            keys = [key for key in keys if key not in known] if known else keys
+            if perhaps_known:
+                known |= await self._bringings(keys)
+                keys = [key for key in keys if key not in known] if known else keys
             try:
                 await self._keep({key: events[key] for key in keys})
                 break
             except UniqueViolationError:
-                # Another replica has brought some of them since; it has committed, so now they are found.
-                continue
+                # Whoever has brought some of them has committed, so now they are found.
+                perhaps_known = True
         return known
 
     async def _bringings(self, keys: Sequence[bytes]) -> dict[bytes, Bringing]:
@@ -118,17 +124,17 @@ class EventStore:
     async def _keep(self, events: Mapping[bytes, tuple[bytes, Event]]) -> None:
         if not events:
             return
-        given = events.values()
-        seal = self._tx.sealer.seal
+        batches, given = zip(*events.values(), strict=True)
+        payloads = [event.payload if event.names.seen else None for event in given]
         await _KEPT.bring(
             self._tx,
             event_key=list(events),
-            batch_id=[batch for batch, _ in given],
-            fragment_id=[event.owner.fragment if event.names.seen else None for _, event in given],
-            time_us=[event.time_us for _, event in given],
-            received_time_us=[event.received_time_us for _, event in given],
-            name=[event.counted_name.encode() for _, event in given],
-            payload=[seal(EVENTS, event.key, event.payload) if event.names.seen else None for _, event in given],
+            batch_id=batches,
+            fragment_id=[event.owner.fragment if event.names.seen else None for event in given],
+            time_us=[event.time_us for event in given],
+            received_time_us=[event.received_time_us for event in given],
+            name=[event.counted_name.encode() for event in given],
+            payload=self._tx.sealer.seal_each(EVENTS, events, payloads),
         )
 
     async def find(self, event_keys: Collection[bytes]) -> list[StoredEvent]:

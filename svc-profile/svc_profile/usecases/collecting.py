@@ -38,18 +38,26 @@ class Collected:
     """Where the fragments that own those events belong; one that is not there belongs to itself."""
     schema: TraitSchema
     """What was decided about traits at that moment."""
+    repeats: bool
+    """Whether some of the events had been brought before."""
 
 
 async def collect(
-    tx: Transaction, batches: Sequence[Batch], namer: Namer, anonymous_properties: Collection[str] | None = None
+    tx: Transaction,
+    batches: Sequence[Batch],
+    namer: Namer,
+    anonymous_properties: Collection[str] | None = None,
+    *,
+    perhaps_known: bool = True,
 ) -> Collected:
     """Learn from the events that are new, and say which events each message was the first to bring.
 
-    A message that comes again after a crash is answered as the first time and teaches nothing.
+    A message that comes again after a crash is answered as the first time and teaches nothing. `perhaps_known` says
+    whether some of the events may well have been brought before; it is right either way, and costs less when it is.
     """
     schema = await TraitSchemaStore(tx).hold()
     first = _first_bringers(batches)
-    known = await EventStore(tx).remember(first)
+    known = await EventStore(tx).remember(first, perhaps_known=perhaps_known)
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
@@ -59,8 +67,12 @@ async def collect(
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
-    kept = [_kept(batch, first, bringers, dropped) for batch in batches]
-    return Collected(kept, owners, await LinkStore(tx).placements(_owning(batches, kept, owners)), schema)
+    if not known and not dropped and len(fresh) == sum(len(batch.events) for batch in batches):
+        kept: Sequence[Sequence[int]] = [_seen(batch) for batch in batches]
+    else:
+        kept = [_kept(batch, first, bringers, dropped) for batch in batches]
+    placements = await LinkStore(tx).placements(_owning(batches, kept, owners))
+    return Collected(kept, owners, placements, schema, bool(known))
 
 
 def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]]:
@@ -69,6 +81,11 @@ def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]
         for event in batch.events:
             first.setdefault(event.key, (batch.batch_id, event))
     return first
+
+
+def _seen(batch: Batch) -> list[int]:
+    """Return the positions of the events that are somebody's."""
+    return [position for position, event in enumerate(batch.events) if event.names.seen]
 
 
 def _kept(
@@ -87,6 +104,8 @@ def _owning(
     batches: Sequence[Batch], kept: Sequence[Sequence[int]], owners: Mapping[bytes, FragmentKey]
 ) -> set[FragmentKey]:
     events = (batch.events[position] for batch, positions in zip(batches, kept, strict=True) for position in positions)
+    if not owners:
+        return {event.names.seen[0].fragment for event in events}
     return {owners.get(event.key) or event.names.seen[0].fragment for event in events}
 
 
