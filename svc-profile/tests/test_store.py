@@ -149,6 +149,19 @@ async def test_who_makes_a_fragment_and_comes_back_for_it_is_not_waited_for_in_a
     assert [(await read(database, key)).counts for key in (new, shared, held)] == [{"a": 3}, {"a": 1}, {"a": 1}]
 
 
+async def test_a_fold_that_is_put_back_out_of_a_circle_goes_on(database: Database) -> None:
+    one, other = sorted(uuid4().bytes for _ in range(2))
+    await fold(database, fragment(one), fragment(other))
+    async with database.transaction() as tx:
+        await FragmentStore(tx).lock([other])
+        folding = asyncio.create_task(fold(database, *(fragment(key, counts={"a": 1}) for key in (one, other))))
+        await somebody_waits(database)
+        # Whoever waited first finds the circle, after PostgreSQL's `deadlock_timeout`, and is put back.
+        await FragmentStore(tx).lock([one])
+    await folding
+    assert [(await read(database, key)).counts for key in (one, other)] == [{"a": 1}, {"a": 1}]
+
+
 async def test_nobody_has_no_profile(database: Database) -> None:
     async with database.snapshot() as tx:
         assert await FragmentStore(tx).profile(uuid4().bytes) is None

@@ -28,12 +28,12 @@ SEEN: Mapping[str, Kind] = {
 
 _COUNTED = Packed("counted", **SEEN, flags="bigint", name="text?", count="bigint", more="text?")
 
-# What is small holds a few dozen names, however it is compressed, so that these stay below `MAX_COUNTED_NAMES`.
+# What is small holds a few hundred names at most, however it is compressed: with so many more, there are not too many.
 _SMALL_BYTES = 1_000
 _MOST_NAMES = 1_000
 
-# MERGE with an action for what is not matched must look each given fragment up by index, and does so in their order. Of
-# an UPDATE that was planned while the table was small, the planner goes through all of the table instead.
+# MERGE with an action for what is not matched must go from one given fragment to the next, so it locks in their order.
+# An UPDATE that was planned while the table was small goes through all of the table instead (see also `plans`).
 _COUNT_UP = f"""
 WITH counted AS (
     MERGE INTO fragments AS f USING {_COUNTED.sql} AS g ON f.fragment_id = g.fragment_id

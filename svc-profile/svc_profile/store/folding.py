@@ -89,7 +89,7 @@ class Folded:
 
 
 class RaceError(Exception):
-    """Another transaction made one of the fragments in the meantime, and yet another one works on it now."""
+    """Another transaction made one of the fragments in the meantime, and somebody works on it now."""
 
 
 class FlaggedError(Exception):
@@ -112,6 +112,7 @@ class FoldStore:
 
         Raises `FlaggedError` when a fragment has other flags than those that the fold was prepared for.
         """
+        may_wait_in_circle = True
         while learnt:
             try:
                 # Going back to the savepoint lets go of the locks, so that they can be taken in order again.
@@ -120,9 +121,10 @@ class FoldStore:
             except RaceError:
                 continue
             except DBAPIError as error:
-                # Between the question and the insert, somebody may have made a fragment and come back for it.
-                if getattr(error.orig, "sqlstate", None) != DeadlockDetectedError.sqlstate:
+                # Just before an insert, somebody may make the same fragment, come back for it, and want one of ours.
+                if not may_wait_in_circle or getattr(error.orig, "sqlstate", None) != DeadlockDetectedError.sqlstate:
                     raise
+                may_wait_in_circle = False
         return Folded({}, frozenset())
 
     async def _fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]) -> Folded:

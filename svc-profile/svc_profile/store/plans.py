@@ -4,10 +4,11 @@
 from chassis.database import Transaction
 
 # PostgreSQL keeps the plan of a statement for as long as nobody analyses the tables. One that was made while they were
-# empty reads them from end to end, which is right for an empty table and ruinous for the import that fills it.
+# empty reads them from end to end, or holds all of them beside a loop, which is right for an empty table and ruinous
+# for the import that fills it.
 BY_INDEX = (
     "set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true)"
+    " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true)"
 )
 """Columns of a statement that looks for no row in particular."""
 
