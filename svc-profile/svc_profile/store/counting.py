@@ -55,7 +55,7 @@ WITH counted AS (
     RETURNING f.fragment_id, old.first_seen_us > new.first_seen_us AS is_earlier,
         pg_column_size(old.counts) > {_SMALL_BYTES} AS is_crowded
 )
-SELECT count(*) = :given, CASE WHEN count(*) < :given THEN array_agg(fragment_id) END,
+SELECT CASE WHEN count(*) < :given THEN coalesce(array_agg(fragment_id), '{{}}') END,
     array_agg(fragment_id) FILTER (WHERE is_earlier), array_agg(fragment_id) FILTER (WHERE is_crowded)
 FROM counted
 """  # noqa: S608  no data in it
@@ -89,15 +89,18 @@ async def count_up(tx: Transaction, fragments: Sequence[Fragment], flags: Mappin
         **_counts(fragments),
     )
     rows: Sequence[Any] = await tx.rows(_COUNT_UP, given=len(keys), **given)
-    are_all_found, some, earlier, crowded = rows[0]
-    found = frozenset(keys) if are_all_found else _keys(some)
-    full = _keys(crowded)
-    crowded = {
+    fewer, earlier, full = rows[0]
+    found = frozenset(keys) if fewer is None else _keys(fewer)
+    return Counted(found, _keys(earlier), _crowded(fragments, _keys(full)) & found)
+
+
+def _crowded(fragments: Iterable[Fragment], full: Set[FragmentKey]) -> set[FragmentKey]:
+    """Return those that have more to count than can be added where they lie."""
+    return {
         fragment.name.fragment
         for fragment in fragments
         if len(fragment.counts) > _MOST_NAMES or (full and fragment.counts and fragment.name.fragment in full)
     }
-    return Counted(found, _keys(earlier), crowded & found)
 
 
 def _keys(fragments: Iterable[Any] | None) -> frozenset[FragmentKey]:

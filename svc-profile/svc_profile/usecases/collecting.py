@@ -104,8 +104,6 @@ def _owning(
     batches: Sequence[Batch], kept: Sequence[Sequence[int]], owners: Mapping[bytes, FragmentKey]
 ) -> set[FragmentKey]:
     events = (batch.events[position] for batch, positions in zip(batches, kept, strict=True) for position in positions)
-    if not owners:
-        return {event.names.seen[0].fragment for event in events}
     return {owners.get(event.key) or event.names.seen[0].fragment for event in events}
 
 
