@@ -128,7 +128,7 @@ class FoldStore:
         return Folded({}, frozenset())
 
     async def _fold(self, learnt: Mapping[FragmentKey, Fragment], flags: Mapping[FragmentKey, int]) -> Folded:
-        counted = await count_up(self._tx, sorted(learnt.values(), key=_lock_order), flags)
+        counted = await count_up(self._tx, _in_lock_order(learnt), flags)
         earlier, crowded = counted.earlier, counted.crowded
         missing = learnt.keys() - counted.found
         others = await self._make([learnt[key] for key in missing], flags) if missing else set()
@@ -229,8 +229,10 @@ class FoldStore:
         }
 
 
-def _lock_order(fragment: Fragment) -> tuple[bool, FragmentKey]:
-    return fragment.name.namespace == DERIVED, fragment.name.fragment
+def _in_lock_order(fragments: Mapping[FragmentKey, Fragment]) -> list[Fragment]:
+    ordered = [fragments[key] for key in sorted(fragments)]
+    # A stable sort by two values costs what a look at each costs.
+    return sorted(ordered, key=lambda fragment: fragment.name.namespace == DERIVED)
 
 
 def _is_rich(fragment: Fragment) -> bool:

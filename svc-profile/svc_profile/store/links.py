@@ -2,6 +2,7 @@
 """Links between fragments, and where each fragment belongs. Both are written under the identity lock only."""
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from struct import Struct
 from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
@@ -103,10 +104,12 @@ ON CONFLICT (fragment_id) DO UPDATE SET profile_id = excluded.profile_id, revisi
 RETURNING fragment_id, profile_id, revision
 """
 
+# Every event asks this: one value on the way there and one on the way back cost half of what arrays and rows do.
 _PLACEMENTS = """
-SELECT fragment_id, profile_id, revision FROM fragment_profiles
-WHERE fragment_id = ANY (CAST(:fragments AS uuid[]))
+SELECT string_agg(uuid_send(fragment_id) || uuid_send(profile_id) || int8send(revision), '') FROM fragment_profiles
+WHERE fragment_id = ANY (CAST(CAST(:fragments AS text) AS uuid[]))
 """
+_PLACEMENT = Struct(">16s16sq")
 
 _PROFILES_OF = """
 SELECT f.fragment_id, coalesce(m.profile_id, f.fragment_id) AS profile_id
@@ -226,16 +229,18 @@ class LinkStore:
         """Write where fragments belong now, under a new revision."""
         if not profile_of:
             return {}
-        rows = await self._tx.rows(
+        rows: Sequence[Any] = await self._tx.rows(
             _PLACE,
             fragments=[UUID(fragment) for fragment in profile_of],
             profiles=[UUID(profile) for profile in profile_of.values()],
         )
-        return _placements(rows)
+        return {row[0].bytes: Placement(row[1].bytes, row[2]) for row in rows}
 
     async def placements(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, Placement]:
         """Return where linked fragments belong; one that is not in the answer belongs to itself."""
-        return _placements(await self._tx.rows(_PLACEMENTS, fragments=[UUID(fragment) for fragment in fragments]))
+        asked = ",".join([fragment.hex() for fragment in fragments])
+        found = await self._tx.value(_PLACEMENTS, fragments=f"{{{asked}}}")
+        return {row[0]: Placement(row[1], row[2]) for row in _PLACEMENT.iter_unpack(found or b"")}
 
     async def profiles_of(self, fragments: Collection[FragmentKey]) -> dict[FragmentKey, FragmentKey]:
         """Return whom each of some fragments belongs to; one that nobody is known by is not in the answer."""
@@ -277,7 +282,3 @@ def _links(rows: Sequence[Row[Any]]) -> dict[Pair, Link]:
         )
         links[claim.pair] = Link(claim, row.eligible, row.refused)
     return links
-
-
-def _placements(rows: Sequence[Any]) -> dict[FragmentKey, Placement]:
-    return {row[0].bytes: Placement(row[1].bytes, row[2]) for row in rows}
