@@ -11,7 +11,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 PLATFORM = ("memory", "ingest", "freshness", "recommendation")
 """Benchmarks of the whole platform; the other modules of this folder measure one part."""
-NO_BENCHMARKS = ("__init__", "__main__", "report")
+NO_BENCHMARKS = ("__init__", "__main__", "report", "service")
 
 
 def modules() -> dict[str, str]:

@@ -11,13 +11,10 @@ import argparse
 import asyncio
 import io
 import json
-import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import pyarrow as pa
@@ -25,19 +22,15 @@ import pyarrow.parquet as pq
 import uvloop
 from chassis.client import CallerToken, channel
 from chassis.database import Database
-from chassis.engines import NatsEngine, PostgresEngine, free_ports
 from chassis.garbage import collect_less
-from chassis.migrations import migrate
-from chassis.service import Runner
-from chassis.testing import IDENTITY_KEY, TOKEN_KEY
+from chassis.testing import TOKEN_KEY
 from chassis.tokens import TokenSigner
 from dangol.profile.v1 import transfer_pb2 as pb
 from dangol.profile.v1.transfer_pb2_grpc import ImportServiceStub
-from svc_profile.app import build
-from svc_profile.settings import Settings
 
-from bench.profile_fold import PROTOTYPE_MESSAGES, Case, event, measure, prepare, prototype
+from bench.profile_fold import PROTOTYPE_MESSAGES, Case, event, measure, prototype
 from bench.report import put_table, table
+from bench.service import Running, whole_service
 
 PIECE_BYTES = 2**20
 START_S = 1_763_000_000
@@ -112,14 +105,12 @@ FILES: Mapping[str, tuple[pb.ImportFormat.ValueType, Callable[[list[Row]], bytes
 
 
 class Bench:
-    """svc-profile at work on engines of its own."""
+    """svc-profile at work."""
 
-    def __init__(self, runner: Runner, postgres: int | None, nats: int | None) -> None:
-        self._runner = runner
-        self._postgres = psutil.Process(postgres)
-        self._nats = psutil.Process(nats)
+    def __init__(self, running: Running) -> None:
+        self._running = running
         signer = TokenSigner(TOKEN_KEY)
-        self._channel = channel(f"127.0.0.1:{runner.rpc.port}", [CallerToken(signer, "bench", ["*"])])
+        self._channel = channel(f"127.0.0.1:{running.runner.rpc.port}", [CallerToken(signer, "bench", ["*"])])
         self._stub = ImportServiceStub(self._channel)
 
     async def close(self) -> None:
@@ -142,7 +133,7 @@ class Bench:
         megabytes = len(data) / 1e6
         del data
         collect_less()
-        before, held = self._cpu(), psutil.Process().memory_info().rss
+        before, held = self._running.spent(), psutil.Process().memory_info().rss
         started = time.perf_counter()
         await self._stub.StartImport(pb.StartImportRequest(import_id=import_id))
         most = held
@@ -155,48 +146,26 @@ class Bench:
         seconds = time.perf_counter() - started
         if job.taken_events != len(rows):
             raise RuntimeError(f"{job.taken_events} of {len(rows)} events were taken: {job}")
-        python, postgres, nats = ((now - then) / len(rows) * 1e6 for now, then in zip(self._cpu(), before, strict=True))
+        python, postgres, nats = (
+            (now - then) / len(rows) * 1e6 for now, then in zip(self._running.spent(), before, strict=True)
+        )
         return Cost(len(rows), megabytes, seconds, python, postgres, nats, most - held)
-
-    def _cpu(self) -> list[float]:
-        # The process that parsed has ended by then, and counts as a child.
-        times = os.times()
-        parsing = times.children_user + times.children_system
-        return [time.process_time() + parsing, _cpu(self._postgres), _cpu(self._nats)]
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
 
 
 async def measure_all(events: int, customers: int, names: list[str]) -> dict[str, Cost]:
     """Measure the bare prototype and a file of each format."""
     costs: dict[str, Cost] = {}
-    with tempfile.TemporaryDirectory(prefix="dangol-bench-") as folder:
-        postgres_port, nats_port = free_ports(2)
-        postgres = PostgresEngine(Path(folder) / "postgres", postgres_port)
-        nats = NatsEngine(Path(folder) / "nats", nats_port)
-        with postgres, nats:
-            settings = Settings(
-                postgres_url=postgres.url, nats_url=nats.url, identity_key=IDENTITY_KEY, token_key=TOKEN_KEY,
-                port=0, local=True, stream_max_bytes=2**35,
-            )  # fmt: skip
-            service = build(settings)
-            await migrate(service.database, service.migrations)
-            await prepare(service.database)
-            costs["bare prototype"] = await _bare(service.database, psutil.Process(postgres.pid), events, customers)
-            runner = Runner(service)
-            await runner.start()
-            bench = Bench(runner, postgres.pid, nats.pid)
-            try:
-                chance = random.Random(7)
-                for name in names:
-                    rows = [row(chance, number, customers) for number in range(events)]
-                    costs[name] = await bench.bring_in(name, rows)
-            finally:
-                await bench.close()
-                await runner.stop()
+    async with whole_service() as running:
+        costs["bare prototype"] = await _bare(running.service.database, running.postgres, events, customers)
+        await running.start()
+        bench = Bench(running)
+        try:
+            chance = random.Random(7)
+            for name in names:
+                rows = [row(chance, number, customers) for number in range(events)]
+                costs[name] = await bench.bring_in(name, rows)
+        finally:
+            await bench.close()
     return costs
 
 

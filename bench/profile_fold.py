@@ -20,9 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import psutil
@@ -169,18 +168,33 @@ def _merging(number: int, who: int) -> Event:
     return event("track", number, user=f"u{who}", visitor=f"v{who}")
 
 
-def messages(events: Sequence[Event]) -> list[list[bytes]]:
-    """Pack events as the gateway does, by the shard of their customer; those of some shards lie in each lane."""
+class Packed(NamedTuple):
+    """A message as the gateway would have published it."""
+
+    start: int
+    """How many events of its shard came before."""
+    shard: int
+    data: bytes
+
+
+def packed(events: Sequence[Event]) -> list[Packed]:
+    """Pack events as the gateway does, by the shard of their customer; the messages of the shards come by turns."""
     shards: list[list[Event]] = [[] for _ in range(SHARDS)]
     for each in events:
         shards[crc32((each.user_id or each.anonymous_id).encode()) % SHARDS].append(each)
-    lanes: list[list[tuple[int, bytes]]] = [[] for _ in range(LANES)]
-    for shard, own in enumerate(shards):
-        for start in range(0, len(own), MESSAGE_EVENTS):
-            packed = EventBatch(events=own[start : start + MESSAGE_EVENTS]).SerializeToString()
-            lanes[shard % LANES].append((start, packed))
-    # The messages of the shards of a lane come by turns.
-    return [[packed for _, packed in sorted(lane, key=itemgetter(0))] for lane in lanes]
+    return sorted(
+        Packed(start, shard, EventBatch(events=own[start : start + MESSAGE_EVENTS]).SerializeToString())
+        for shard, own in enumerate(shards)
+        for start in range(0, len(own), MESSAGE_EVENTS)
+    )
+
+
+def messages(events: Sequence[Event]) -> list[list[bytes]]:
+    """Pack events; the messages of some shards lie in each lane."""
+    lanes: list[list[bytes]] = [[] for _ in range(LANES)]
+    for each in packed(events):
+        lanes[each.shard % LANES].append(each.data)
+    return lanes
 
 
 async def handle_all(
@@ -253,21 +267,21 @@ async def measure(database: Database, server: psutil.Process, handle: Handle, at
 async def measure_on(database: Database, server: psutil.Process, handle: Handle, at_once: int, case: Case) -> Cost:
     """Run one case on the tables as they are."""
     await handle_all(database, handle, messages(case.before), at_once)
-    packed = messages(case.measured)
+    lanes = messages(case.measured)
     # What was drawn is no part of the service: its collector must not walk over it again and again.
     collect_less()
     async with database.snapshot() as tx:
         await tx.execute("VACUUM ANALYZE fragments, events")
     rows = await _rows_written(database)
-    postgres, python, started = _cpu(server), time.process_time(), time.perf_counter()
-    await handle_all(database, handle, packed, at_once)
+    postgres, python, started = cpu_of(server), time.process_time(), time.perf_counter()
+    await handle_all(database, handle, lanes, at_once)
     seconds = time.perf_counter() - started
     count = len(case.measured)
     return Cost(
         count,
         seconds,
         (time.process_time() - python) / count * 1e6,
-        (_cpu(server) - postgres) / count * 1e6,
+        (cpu_of(server) - postgres) / count * 1e6,
         (await _rows_written(database) - rows) / count,
     )
 
@@ -286,7 +300,8 @@ async def _empty(database: Database) -> None:
         )
 
 
-def _cpu(server: psutil.Process) -> float:
+def cpu_of(server: psutil.Process) -> float:
+    """Return the seconds of processor time that a process and what it started have taken so far."""
     times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
     return sum(t.user + t.system for t in times)
 

@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the cost of an event grows with the number of customers that svc-profile knows, and what a customer weighs.
 
-The same traffic of known customers, who come at random from all that there are, is folded while few and while many are
-loaded, in one run.
+The same traffic of known customers, who come at random from all that there are, is measured while few and while many
+are loaded, in one run: through the service as it runs, from JetStream to JetStream, and through its fold alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import psutil
 import uvloop
+from chassis.bus import Outgoing
 from chassis.database import Database
 from chassis.garbage import collect_less
 from chassis.identity import IdentityKey
+from chassis.ids import new_ulid
 from dangol.events.v1.events_pb2 import Event
 from svc_profile.consumers import Collecting
 from svc_profile.domain.events import Namer
 
-from bench.profile_fold import KEY, MESSAGES, Case, Cost, database_with_server, event, handle_all, measure_on, traits_of
+from bench.platform.backlog import Backlog
+from bench.profile_fold import KEY, MESSAGES, Case, Cost, event, handle_all, measure_on, packed, traits_of
 from bench.profile_fold import messages as pack
 from bench.report import put_table, table
+from bench.service import Running, whole_service
 
 _CHUNK = 50_000
+_PUBLISHED_AT_ONCE = 200
+_LOOK_S = 0.02
 
 _BYTES = """
 SELECT sum(pg_total_relation_size(oid)) FROM pg_class
@@ -36,11 +43,22 @@ STATE = ("fragments", "links", "fragment_profiles")
 
 
 @dataclass(frozen=True)
+class Served:
+    """What the service as it runs took."""
+
+    per_second: float
+    """Events in a second."""
+    cpu_us: float
+    """Processor time per event of the service, PostgreSQL and NATS together."""
+
+
+@dataclass(frozen=True)
 class Size:
     """What was measured with some customers loaded."""
 
     profiles: int
-    cost: Cost
+    served: Served
+    folded: Cost
     state_bytes: float
     """Bytes of a profile: its fragments, links and mapping, with their indexes."""
     event_bytes: float
@@ -56,48 +74,85 @@ def _arrivals(first: int, last: int) -> Iterator[list[Event]]:
         ]
 
 
-def _traffic(chance: random.Random, customers: int, events: int, start: int) -> list[Event]:
-    return [event("track", start + n, user=f"u{chance.randrange(customers)}") for n in range(events)]
+class Growing:
+    """A running service whose customers become more."""
 
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._database: Database = running.service.database
+        self._handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
+        self._chance = random.Random(11)
+        self._loaded = 0
+        self._stored = 0
 
-async def _bytes(database: Database, *tables: str) -> int:
-    async with database.snapshot() as tx:
-        return int(await tx.value(_BYTES, tables=list(tables)))
+    async def measure(self, size: int, events: int) -> Size:
+        """Load customers up to a number; then measure traffic of all of them, when it has flowed for a while."""
+        for arrivals in _arrivals(self._loaded, size):
+            await handle_all(self._database, self._handle, pack(arrivals), MESSAGES)
+        self._stored, self._loaded = self._stored + size - self._loaded, size
+        await self._settle()
+        served = await self._serve(self._traffic(2 * events))
+        await self._settle()
+        case = Case(f"{size}", self._traffic(events), self._traffic(events))
+        folded = await measure_on(self._database, self._running.postgres, self._handle, MESSAGES, case)
+        state, kept = await self._bytes(*STATE), await self._bytes("events")
+        return Size(size, served, folded, state / size, kept / self._stored)
 
+    def _traffic(self, events: int) -> list[Event]:
+        first = self._stored
+        self._stored += events
+        return [event("track", first + n, user=f"u{self._chance.randrange(self._loaded)}") for n in range(events)]
 
-async def _settle(database: Database) -> None:
-    """Do what PostgreSQL would do beside the traffic in the minutes after so much was loaded."""
-    async with database.snapshot() as tx:
-        await tx.execute("VACUUM ANALYZE")
+    async def _settle(self) -> None:
+        """Let the service finish what follows from loading, such as its search index; then clean up as it would."""
+        backlog = Backlog(self._running.service.bus.jetstream)
+        while any((await backlog.messages()).values()) or await self._value("SELECT count(*) FROM search_queue"):
+            await asyncio.sleep(1)
+        async with self._database.snapshot() as tx:
+            await tx.execute("VACUUM ANALYZE")
 
+    async def _serve(self, events: Sequence[Event]) -> Served:
+        """Publish events as the gateway does, and measure how the second half of them is worked off."""
+        batches = packed(events)
+        outgoing = [Outgoing(f"events.collected.{each.shard}", each.data, new_ulid()) for each in batches]
+        collect_less()
+        for start in range(0, len(outgoing), _PUBLISHED_AT_ONCE):
+            await self._running.service.bus.publish_all(outgoing[start : start + _PUBLISHED_AT_ONCE])
+        while (rest := await self._waiting()) > len(batches) // 2:
+            await asyncio.sleep(_LOOK_S)
+        before, started = self._running.spent(), time.perf_counter()
+        while await self._waiting():
+            await asyncio.sleep(_LOOK_S)
+        seconds, spent = time.perf_counter() - started, sum(self._running.spent()) - sum(before)
+        count = len(events) * rest / len(batches)
+        return Served(count / seconds, spent / count * 1e6)
 
-async def grow(database: Database, server: psutil.Process, sizes: Sequence[int], events: int) -> list[Size]:
-    """Load customers step by step; after each step measure the same traffic, when it has flowed for a while."""
-    handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
-    chance, loaded, stored, found = random.Random(11), 0, 0, []
-    for size in sizes:
-        for arrivals in _arrivals(loaded, size):
-            await handle_all(database, handle, pack(arrivals), MESSAGES)
-        stored, loaded = stored + size - loaded, size
-        await _settle(database)
-        before = _traffic(chance, size, events, stored)
-        case = Case(f"{size}", before, _traffic(chance, size, events, stored + events))
-        cost = await measure_on(database, server, handle, MESSAGES, case)
-        stored += 2 * events
-        found.append(Size(size, cost, await _bytes(database, *STATE) / size, await _bytes(database, "events") / stored))
-    return found
+    async def _waiting(self) -> int:
+        """Return how many collected messages are not learnt from."""
+        waiting = await Backlog(self._running.service.bus.jetstream).messages()
+        return sum(count for name, count in waiting.items() if "collected" in name)
+
+    async def _bytes(self, *tables: str) -> int:
+        return await self._value(_BYTES, tables=list(tables))
+
+    async def _value(self, sql: str, **parameters: object) -> int:
+        async with self._database.snapshot() as tx:
+            return int(await tx.value(sql, **parameters))
 
 
 def rows(sizes: Sequence[Size]) -> list[list[object]]:
     """Lay the sizes out beside the smallest."""
-    first = sizes[0].cost.per_second
+    first = sizes[0]
     return [
         [
             size.profiles,
-            round(size.cost.per_second),
-            f"{size.cost.per_second / first:.0%}",
-            size.cost.python_us,
-            size.cost.postgres_us,
+            round(size.served.per_second),
+            f"{size.served.per_second / first.served.per_second:.0%}",
+            size.served.cpu_us,
+            round(size.folded.per_second),
+            f"{size.folded.per_second / first.folded.per_second:.0%}",
+            size.folded.python_us,
+            size.folded.postgres_us,
             round(size.state_bytes),
             round(size.event_bytes),
         ]
@@ -106,15 +161,17 @@ def rows(sizes: Sequence[Size]) -> list[list[object]]:
 
 
 HEAD = (
-    "profiles", "events/s", "of the first", "Python CPU µs/event", "PostgreSQL CPU µs/event",
-    "bytes per profile", "bytes per stored event",
+    "profiles", "served, events/s", "of the first", "CPU µs/event", "folded alone, events/s", "of the first ",
+    "Python CPU µs/event", "PostgreSQL CPU µs/event", "bytes per profile", "bytes per stored event",
 )  # fmt: skip
 
 
 async def measure_growth(sizes: Sequence[int], events: int) -> list[Size]:
-    """Measure on a database of its own."""
-    async with database_with_server() as (database, server):
-        return await grow(database, server, sizes, events)
+    """Measure on engines of its own."""
+    async with whole_service() as running:
+        await running.start()
+        growing = Growing(running)
+        return [await growing.measure(size, events) for size in sizes]
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.settings import Settings
 from svc_profile.usecases.indexing import index_some
 
+from bench.profile_fold import cpu_of
 from bench.report import percentile, put_table, table
 
 NAME = "profile-read"
@@ -240,10 +241,10 @@ async def measure(
                 # The first turn opens connections and lets PostgreSQL plan; it does not count.
                 costs[name] = Cost()
             cost, asked = costs[name], iter([chance.randrange(customers) for _ in range(TURN)])
-            python_s, postgres_s = time.process_time(), _cpu(postgres)
+            python_s, postgres_s = time.process_time(), cpu_of(postgres)
             await asyncio.gather(*[_ask(call, asked, cost.seconds) for _ in range(at_once)])
             cost.python_s += time.process_time() - python_s
-            cost.postgres_s += _cpu(postgres) - postgres_s
+            cost.postgres_s += cpu_of(postgres) - postgres_s
     return costs
 
 
@@ -253,7 +254,7 @@ async def measure_steady(
     """Call at random moments, `RATE` times a second, whether earlier calls were answered or not."""
     chance, costs = random.Random(13), {}
     for name, call in known.items():
-        cost, python_s, postgres_s = Cost(), time.process_time(), _cpu(postgres)
+        cost, python_s, postgres_s = Cost(), time.process_time(), cpu_of(postgres)
         moment = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(calls):
@@ -261,14 +262,9 @@ async def measure_steady(
                 await asyncio.sleep(max(0.0, moment - time.perf_counter()))
                 group.create_task(_ask(call, iter([chance.randrange(customers)]), cost.seconds, due=moment))
         cost.python_s = time.process_time() - python_s
-        cost.postgres_s = _cpu(postgres) - postgres_s
+        cost.postgres_s = cpu_of(postgres) - postgres_s
         costs[name] = cost
     return costs
-
-
-def _cpu(server: psutil.Process) -> float:
-    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
 
 
 async def _ask(call: Call, asked: Iterator[int], seconds: list[float], *, due: float | None = None) -> None:
