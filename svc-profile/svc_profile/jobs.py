@@ -30,7 +30,7 @@ class Forgetting:
         self._settings = settings
 
     async def forget_keys(self) -> None:
-        """Forget events that no repetition can bring back any more."""
+        """Forget events that no repetition can bring back any more, and the repetitions themselves."""
         more = True
         while more:
             async with self._database.transaction() as tx:

@@ -4,7 +4,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from chassis.database import Database
@@ -16,6 +16,7 @@ from svc_profile.domain.events import Event, FragmentKey, Name, Names
 from svc_profile.domain.flags import SHARED
 from svc_profile.domain.fragments import MAX_COUNTED_NAMES, Fragment
 from svc_profile.domain.rejects import RejectedEvent
+from svc_profile.domain.traces import Repeated
 from svc_profile.domain.traits import Trait
 from svc_profile.jobs import Forgetting
 from svc_profile.settings import Settings
@@ -25,6 +26,7 @@ from svc_profile.store.folding import FlaggedError, FoldStore
 from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import Filter, RejectedStore
+from svc_profile.store.repetitions import Repetition, RepetitionStore
 
 from chassis import clock
 
@@ -250,6 +252,11 @@ async def test_retention_forgets_what_is_past_its_time(database: Database, setti
         await EventStore(tx).remember(given)
         aged = [old.key.hex(), owned.key.hex()]
         await tx.execute("UPDATE events SET seen_day = current_date - 9 WHERE event_key = ANY (:aged)", aged=aged)
+        repeated = [Repetition(each.key, uuid4().bytes, 7) for each in (old, owned)]
+        await RepetitionStore(tx).put(repeated)
+        await tx.execute(
+            "UPDATE repetitions SET seen_day = current_date - 9 WHERE event_key = :key", key=UUID(bytes=old.key)
+        )
         rejected = [RejectedEvent("m", "retention", "R", "", 0, us, b"") for us in (long_ago, clock.to_us(clock.now()))]
         await RejectedStore(tx).put(rejected)
     forgetting = Forgetting(database, settings)
@@ -257,5 +264,6 @@ async def test_retention_forgets_what_is_past_its_time(database: Database, setti
     await forgetting.forget_rejected()
     async with database.transaction() as tx:
         assert (await EventStore(tx).remember(given)).keys() == {young.key, owned.key}
+        assert await RepetitionStore(tx).of([old.key, owned.key]) == {owned.key: Repeated(1, 7)}
         left = await RejectedStore(tx).page(Filter(source="retention"), before=None, most=10)
         assert [event for _, event in left] == rejected[1:]

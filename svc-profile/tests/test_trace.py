@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from chassis.identity import format_profile_id
+from chassis.streams import Delivery
 from chassis.testing import Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType, RejectedEvent, RejectedEventBatch
 from dangol.operations.v1 import operations_pb2 as pb
@@ -18,7 +19,8 @@ from dangol.profile.v1 import privacy_pb2
 from dangol.profile.v1.privacy_pb2_grpc import PrivacyServiceStub
 from google.protobuf.json_format import MessageToDict
 from svc_profile.app import build
-from svc_profile.domain.events import event_key
+from svc_profile.consumers import Collecting
+from svc_profile.domain.events import Namer, event_key
 from svc_profile.domain.fates import Fate
 from svc_profile.settings import Settings
 from svc_profile.store.events import EventStore
@@ -108,6 +110,40 @@ async def test_the_same_message_id_of_two_sources_is_two_events(service: Running
     assert [traced.source for traced in one.events] == ["local-write"]
 
 
+async def test_an_event_that_came_again_is_told_with_how_often(service: RunningService, tag: str) -> None:
+    """Each message that brings it counts once, also when it is delivered twice; the event itself counts once."""
+    visit = event("page", user_id=f"u-{tag}", anonymous_id=f"d-{tag}")
+    late = event("page", user_id=f"u-{tag}", anonymous_id=f"d-{tag}", message_id=visit.message_id)
+    late.received_time_us = visit.received_time_us + MINUTE_US
+    other = event("page", user_id=f"u-{tag}")
+    await collect(service, visit, other)
+    assert told(await trace(service, visit.message_id)) == [("COLLECTED", "ACCEPTED"), ("IDENTITY", "LINKED")]
+    first, second = EventBatch(events=[late, event("page", user_id=f"u-{tag}")]), EventBatch(events=[visit, visit])
+    again = [
+        Delivery(first, f"a-{tag}", "events.collected.1", 1, 1),
+        Delivery(second, f"b-{tag}", "events.collected.1", 2, 1),
+    ]
+    for _ in range(2):
+        async with service.database.transaction() as tx:
+            await Collecting(Namer(service.service.settings.identity())).on_collected(tx, again)
+    answer = await trace(service, visit.message_id)
+    assert told(answer) == [("COLLECTED", "ACCEPTED"), ("COLLECTED", "REPEATED"), ("IDENTITY", "LINKED")]
+    assert answer.steps[1].repetition.message_count == 2
+    assert answer.steps[1].time.ToMicroseconds() == late.received_time_us
+    assert answer.steps[0].time.ToMicroseconds() == visit.received_time_us
+    assert told(await trace(service, other.message_id)) == [("COLLECTED", "ACCEPTED")]
+
+
+async def test_an_event_twice_in_the_message_that_brought_it_is_a_repetition(service: RunningService, tag: str) -> None:
+    twice = event("page", user_id=f"u-{tag}")
+    await collect(service, twice, twice)
+    answer = await trace(service, twice.message_id)
+    assert [(step.outcome, step.repetition.message_count) for step in answer.steps] == [
+        ("ACCEPTED", 0),
+        ("REPEATED", 1),
+    ]
+
+
 async def test_a_rejected_event_is_told_with_its_reason(service: RunningService, tag: str) -> None:
     rejected = RejectedEvent(
         message_id=f"r-{tag}",
@@ -186,7 +222,7 @@ async def test_an_event_of_somebody_who_refused_analytics_is_told_as_withheld(
 
 async def test_of_an_erased_customer_s_event_nothing_is_told_but_that(service: RunningService, tag: str) -> None:
     visit = event("page", user_id=f"u-{tag}")
-    await collect(service, visit)
+    await collect(service, visit, visit)
     kind = privacy_pb2.DATA_REQUEST_KIND_ERASE
     privacy = service.stub(PrivacyServiceStub)
     filed = privacy_pb2.CreateDataRequestRequest(profile=f"user_id:u-{tag}", kind=kind)

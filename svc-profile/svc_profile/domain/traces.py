@@ -34,6 +34,16 @@ class LinkMade:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """An event that came again; nothing is learnt from it but the first time."""
+
+    message_count: int
+    """Messages that brought it, though it was known already."""
+    last_received_us: int
+    """When the gateway received the latest of them."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """An event as it was taken, and what followed from it."""
 
@@ -48,6 +58,8 @@ class Trace:
     profile: FragmentKey | None = None
     statements: Sequence[Statement] = ()
     links: Sequence[LinkMade] = ()
+    repeated: Repeated | None = None
+    """None when it came once."""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,12 @@ def personal_tables() -> PersonalTables:
             ),
             # Before events and members, by which it is known who said what.
             PersonalTable("groups", _IN_GROUP, redact=_GROUP_REDACTED, on_rebuild=False, exported=False),
+            PersonalTable(
+                "repetitions",
+                "event_key IN (SELECT event_key FROM events WHERE fragment_id = ANY (CAST(:fragments AS uuid[])))",
+                on_rebuild=False,
+                exported=False,
+            ),
             # Only the key is kept, which tells a repetition and nothing else.
             PersonalTable(
                 "events",

@@ -11,10 +11,11 @@ from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import Batch, Event, FragmentKey, Namer
 from svc_profile.domain.identity import Placement
 from svc_profile.domain.rejects import objection
-from svc_profile.store.events import EventStore
+from svc_profile.store.events import Bringing, EventStore
 from svc_profile.store.folding import FlaggedError
 from svc_profile.store.links import LinkStore
 from svc_profile.store.rejected import RejectedStore
+from svc_profile.store.repetitions import Repetition, RepetitionStore
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.consenting import listen, note_ages, write_down
 from svc_profile.usecases.diverting import divert
@@ -61,6 +62,7 @@ async def collect(
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
+    await RepetitionStore(tx).put(_repetitions(batches, first, known))
     await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
     learner = Learner(namer, schema, anonymous_properties)
     dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], learner)
@@ -81,6 +83,23 @@ def _first_bringers(batches: Sequence[Batch]) -> dict[bytes, tuple[bytes, Event]
         for event in batch.events:
             first.setdefault(event.key, (batch.batch_id, event))
     return first
+
+
+def _repetitions(
+    batches: Sequence[Batch], first: Mapping[bytes, tuple[bytes, Event]], known: Mapping[bytes, Bringing]
+) -> list[Repetition]:
+    """Return what messages brought though it was known; that a message is delivered once more is no repetition."""
+    if not known and len(first) == sum(len(batch.events) for batch in batches):
+        return []
+    repetitions = []
+    for batch in batches:
+        own: set[bytes] = set()
+        for event in batch.events:
+            bringer = known[event.key].batch_id if event.key in known else first[event.key][0]
+            if bringer != batch.batch_id or event.key in own:
+                repetitions.append(Repetition(event.key, batch.batch_id, event.received_time_us))
+            own.add(event.key)
+    return repetitions
 
 
 def _seen(batch: Batch) -> list[int]:
@@ -147,5 +166,7 @@ def _first_times(events: Sequence[Event], devices: Set[FragmentKey]) -> dict[Fra
 
 
 async def forget_keys(tx: Transaction, days: int) -> bool:
-    """Forget some keys of dropped events that no repetition can bring back; tells whether there may be more."""
-    return await EventStore(tx).forget(days=days, most=_FORGET_AT_ONCE) == _FORGET_AT_ONCE
+    """Forget some keys of dropped events, and some repetitions, after so long; tells whether there may be more."""
+    forgotten = await EventStore(tx).forget(days=days, most=_FORGET_AT_ONCE)
+    repetitions = await RepetitionStore(tx).forget(days=days, most=_FORGET_AT_ONCE)
+    return _FORGET_AT_ONCE in (forgotten, repetitions)

@@ -2,6 +2,7 @@
 """Tell what became of one event: the truth call."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from chassis.database import Transaction
 
@@ -11,6 +12,7 @@ from svc_profile.domain.profiles import Profile
 from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces, statements_of
 from svc_profile.store.events import EventStore, StoredEvent
 from svc_profile.store.rejected import Filter, RejectedStore
+from svc_profile.store.repetitions import RepetitionStore
 from svc_profile.store.tracing import TraceStore
 from svc_profile.usecases.profiles import find_profile
 from svc_profile.wire.collecting import read_event
@@ -29,7 +31,11 @@ async def trace(
     source_of = {event_key(each, message_id): each for each in sources}
     rejected = await RejectedStore(tx).page(Filter(message_id, source=source), before=None, most=_MOST_REJECTED)
     found = await EventStore(tx).find(source_of)
-    taken = [await _trace(tx, namer, stored, source_of[stored.event_key]) for stored in found]
+    repeated = await RepetitionStore(tx).of(source_of)
+    taken = [
+        replace(await _trace(tx, namer, stored, source_of[stored.event_key]), repeated=repeated.get(stored.event_key))
+        for stored in found
+    ]
     return Traces(sorted(taken, key=lambda each: each.source), [event for _, event in reversed(rejected)])
 
 

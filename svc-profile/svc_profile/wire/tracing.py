@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_profile.domain.fates import Fate
 from svc_profile.domain.rejects import SCHEMA_WARNING, RejectedEvent
-from svc_profile.domain.traces import LinkMade, Statement, Trace, Traces
+from svc_profile.domain.traces import LinkMade, Repeated, Statement, Trace, Traces
 from svc_profile.wire.values import fill_struct
 
 _KEY_ONLY = "only its key is kept: it names nobody, or a schema rejects it"
@@ -74,10 +74,23 @@ def _steps(trace: Trace) -> Iterator[pb.TraceStep]:
         time=_time(trace.received_us),
         detail=detail,
     )
+    if trace.repeated is not None:
+        yield _repeated(trace, trace.repeated)
     for link in trace.links:
         yield _link(trace, link)
     for statement in trace.statements:
         yield _statement(trace, statement)
+
+
+def _repeated(trace: Trace, repeated: Repeated) -> pb.TraceStep:
+    return pb.TraceStep(
+        source=trace.source,
+        phase=pb.TRACE_PHASE_COLLECTED,
+        outcome="REPEATED",
+        time=_time(repeated.last_received_us),
+        detail="it came again, last at this time; nothing was learnt from that, and nobody else heard of it",
+        repetition=pb.TracedRepetition(message_count=repeated.message_count),
+    )
 
 
 def _time(microseconds: int) -> Timestamp | None:

@@ -15,6 +15,18 @@ def upgrade() -> None:
     op.execute("ALTER TABLE events ADD COLUMN fate smallint")
     op.execute(
         """
+        CREATE TABLE repetitions (
+            event_key uuid NOT NULL,
+            batch_id uuid NOT NULL,
+            received_time_us bigint NOT NULL,
+            seen_day date NOT NULL DEFAULT current_date,
+            PRIMARY KEY (event_key, batch_id)
+        )
+        """
+    )
+    op.execute("CREATE INDEX repetitions_seen_day ON repetitions USING brin (seen_day)")
+    op.execute(
+        """
         CREATE TABLE event_schemas (
             name text COLLATE "C" PRIMARY KEY,
             schema jsonb NOT NULL,

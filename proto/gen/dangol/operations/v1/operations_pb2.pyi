@@ -34,8 +34,8 @@ class _TracePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TracePhase
     """Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
     `WITHHELD` (the customer has not agreed to analytics); `SUPPRESSED` (the customer was erased before it came);
     `ERASED` (the customer was erased later); `EXPIRED` (its time is over); `KEY_ONLY` (it names nobody, or a schema
-    rejects it). Of all but the first two only the key is left. The same event again teaches nothing and leaves no trace:
-    what is told is the one that came first.
+    rejects it). Of all but the first two only the key is left. What is told is the event that came first; `REPEATED` (the
+    same event came again) stands beside it, because nothing is learnt from a repetition.
     """
     TRACE_PHASE_IDENTITY: _TracePhase.ValueType  # 2
     """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
@@ -65,8 +65,8 @@ TRACE_PHASE_COLLECTED: TracePhase.ValueType  # 1
 """Whether the event was taken. Outcomes: `ACCEPTED`; `WARNED` (learnt, though it breaks a schema); `REJECTED`;
 `WITHHELD` (the customer has not agreed to analytics); `SUPPRESSED` (the customer was erased before it came);
 `ERASED` (the customer was erased later); `EXPIRED` (its time is over); `KEY_ONLY` (it names nobody, or a schema
-rejects it). Of all but the first two only the key is left. The same event again teaches nothing and leaves no trace:
-what is told is the one that came first.
+rejects it). Of all but the first two only the key is left. What is told is the event that came first; `REPEATED` (the
+same event came again) stands beside it, because nothing is learnt from a repetition.
 """
 TRACE_PHASE_IDENTITY: TracePhase.ValueType  # 2
 """What it says about who is who. Outcomes: `LINKED`, `REFUSED`."""
@@ -434,6 +434,7 @@ class TraceStep(_message.Message):
     INTERACTION_FIELD_NUMBER: _builtins.int
     ROW_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Who says so: `profile`, `segmentation`, `recommend`, `feedback` or `metrics`."""
     source: _builtins.str
@@ -480,6 +481,10 @@ class TraceStep(_message.Message):
     def dead_letter(self) -> Global___DeadLetter:
         """Of a dead letter."""
 
+    @_builtins.property
+    def repetition(self) -> Global___TracedRepetition:
+        """Of an event that came again."""
+
     def __init__(
         self,
         *,
@@ -497,12 +502,13 @@ class TraceStep(_message.Message):
         interaction: Global___TracedInteraction | None = ...,
         row: Global___TracedRow | None = ...,
         dead_letter: Global___DeadLetter | None = ...,
+        repetition: Global___TracedRepetition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "rejection", b"rejection", "row", b"row", "segment", b"segment", "time", b"time", "trait", b"trait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "rejection", b"rejection", "repetition", b"repetition", "row", b"row", "segment", b"segment", "time", b"time", "trait", b"trait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "detail", b"detail", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "outcome", b"outcome", "phase", b"phase", "rejection", b"rejection", "row", b"row", "segment", b"segment", "service", b"service", "source", b"source", "time", b"time", "trait", b"trait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "detail", b"detail", "facts", b"facts", "feedback", b"feedback", "interaction", b"interaction", "link", b"link", "outcome", b"outcome", "phase", b"phase", "rejection", b"rejection", "repetition", b"repetition", "row", b"row", "segment", b"segment", "service", b"service", "source", b"source", "time", b"time", "trait", b"trait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_facts: _TypeAlias = _typing.Literal["rejection", "link", "trait", "segment", "feedback", "interaction", "row", "dead_letter"]  # noqa: Y015
+    _WhichOneofReturnType_facts: _TypeAlias = _typing.Literal["rejection", "link", "trait", "segment", "feedback", "interaction", "row", "dead_letter", "repetition"]  # noqa: Y015
     _WhichOneofArgType_facts: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_facts) -> _WhichOneofReturnType_facts | None: ...
 
@@ -533,6 +539,30 @@ class TracedRejection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TracedRejection: _TypeAlias = TracedRejection  # noqa: Y015
+
+@_typing.final
+class TracedRepetition(_message.Message):
+    """Repetitions of an event: the step's time is that of the latest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    message_count: _builtins.int
+    """Messages that brought the event though it was known already, however often they were delivered themselves. A message
+    is a batch of the gateway or a piece of an imported file. Those of the last `DANGOL_PROFILE_SEEN_DAYS` days count.
+    """
+    def __init__(
+        self,
+        *,
+        message_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_count", b"message_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedRepetition: _TypeAlias = TracedRepetition  # noqa: Y015
 
 @_typing.final
 class TracedLink(_message.Message):
