@@ -25,6 +25,9 @@ from chassis.settings import ServiceSettings
 if TYPE_CHECKING:
     from chassis.encryption.vault import Vault
 
+OUTBOX_PAYLOAD = "outbox.payload"
+"""The column that an announced message waits in: it is sealed where the service seals anything."""
+
 _PUT_OUTBOX = """
 INSERT INTO outbox (message_id, subject, type, payload, headers)
 SELECT * FROM unnest(
@@ -136,7 +139,10 @@ class Transaction:
             ids=[message_id for message_id, _, _ in self._announced],
             subjects=[subject for _, subject, _ in self._announced],
             types=[message.DESCRIPTOR.full_name for _, _, message in self._announced],
-            payloads=[message.SerializeToString() for _, _, message in self._announced],
+            payloads=[
+                self.sealer.seal(OUTBOX_PAYLOAD, message_id.encode(), message.SerializeToString())
+                for message_id, _, message in self._announced
+            ],
             traces=[carrier.get("traceparent", "")] * len(self._announced),
         )
         self._announced.clear()

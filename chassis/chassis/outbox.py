@@ -6,7 +6,8 @@ import logging
 
 from chassis import telemetry
 from chassis.bus import Bus, Outgoing
-from chassis.database import Database, lost_connection
+from chassis.database import OUTBOX_PAYLOAD, Database, lost_connection
+from chassis.encryption.vault import Row, opened
 from chassis.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -60,14 +61,15 @@ class Relay:
         async with self._database.transaction() as tx:
             rows = sorted(await tx.rows(_TAKE, batch=_BATCH))
             telemetry.OUTBOX.set(len(rows))
+            payloads = await opened(tx, [Row(OUTBOX_PAYLOAD, row.message_id.encode(), row.payload) for row in rows])
             await self._bus.publish_all(
                 Outgoing(
                     subject=row.subject,
-                    payload=row.payload,
+                    payload=payload or b"",
                     message_id=row.message_id,
                     type=row.type,
                     headers={"traceparent": row.headers} if row.headers else None,
                 )
-                for row in rows
+                for row, payload in zip(rows, payloads, strict=True)
             )
         return len(rows)

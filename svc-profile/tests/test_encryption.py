@@ -37,8 +37,11 @@ from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from google.protobuf.json_format import MessageToDict
 from pydantic import SecretStr, ValidationError
 from svc_profile.app import build
+from svc_profile.domain.exports import ExportPlan, State
 from svc_profile.settings import LegalHold, Settings
+from svc_profile.store.exports import ExportStore
 from svc_profile.store.sealed import COLUMNS
+from svc_profile.wire.traits import traits_folded
 
 from .test_privacy import done, erase, file
 
@@ -227,6 +230,31 @@ async def test_no_identifier_and_no_trait_stands_in_any_table(service: RunningSe
     request = await erase(service, "kim-secret")
     assert request.state == privacy_pb2.DATA_REQUEST_STATE_DONE
     assert await search(service, "단골") == []
+
+
+async def test_what_waits_to_be_sent_is_sealed_and_goes_out_in_clear(service: RunningService) -> None:
+    """An announcement lies in the outbox for as long as JetStream is away, which may be until the next backup."""
+    (announced,) = traits_folded({b"f" * 16: {"city": SECRET}}, 1)
+    async with service.database.transaction() as tx:
+        tx.publish(announced)
+        await tx.flush()
+        waiting = await tx.value("SELECT payload FROM outbox")
+        assert waiting.startswith(MARK)
+        assert SECRET.encode() not in waiting
+    await service.settled()
+    assert await service.published(type(announced)) == [announced]
+
+
+async def test_the_key_of_pseudonyms_is_sealed_while_an_export_is_made(service: RunningService) -> None:
+    plan = ExportPlan("exp_1", 1, (), (), "", (), is_list=False, pseudonymise=True, purpose="", byte_order_mark=False)
+    async with service.database.transaction() as tx:
+        exports = ExportStore(tx)
+        await exports.add(plan, request_id="", create_time_us=1, expire_time_us=2, key=SECRET.encode())
+        assert SECRET.encode() not in await tx.value("SELECT key FROM export_jobs")
+        found = await exports.find("exp_1")
+        assert found is not None
+        assert found.key == SECRET.encode()
+        await exports.end("exp_1", State.CANCELLED, end_time_us=3)
 
 
 async def test_turning_it_on_seals_identifiers_traits_and_the_search_index(engines: Engines) -> None:

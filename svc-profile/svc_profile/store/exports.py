@@ -9,11 +9,10 @@ from asyncpg.pgproto.pgproto import UUID
 from chassis.database import Transaction
 from chassis.encryption.vault import Row as Sealed
 from chassis.encryption.vault import opened
-from sqlalchemy import Row
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.exports import ExportJob, ExportPlan, State
-from svc_profile.store.sealed import EXPORTED, row_of
+from svc_profile.store.sealed import EXPORTED, PSEUDONYM_KEY, row_of
 
 _ADD = """
 INSERT INTO export_jobs (
@@ -161,19 +160,19 @@ class ExportStore:
             byte_order_mark=plan.byte_order_mark,
             create_time_us=create_time_us,
             expire_time_us=expire_time_us,
-            key=key,
+            key=self._tx.sealer.seal(PSEUDONYM_KEY, row_of(plan.export_id), key) if key else key,
         )
         row = None if added else await self._tx.row(_BY_REQUEST, request_id=request_id)
-        return _read(row) if row else None
+        return (await self._read([row]))[0] if row else None
 
     async def find(self, export_id: str, *, lock: bool = False) -> ExportJob | None:
         """Return an export."""
         row = await self._tx.row(_LOCK if lock else _FIND, export_id=export_id)
-        return _read(row) if row else None
+        return (await self._read([row]))[0] if row else None
 
     async def page(self, *, before: str, most: int) -> list[ExportJob]:
         """Return exports, newest first."""
-        return [_read(row) for row in await self._tx.rows(_PAGE, before=before, most=most)]
+        return await self._read(await self._tx.rows(_PAGE, before=before, most=most))
 
     async def knows_segment(self, segment_id: str) -> bool:
         """Tell whether a segment was heard of."""
@@ -194,7 +193,7 @@ class ExportStore:
     async def claim(self, holder: str, lease_seconds: float) -> tuple[int, ExportJob] | None:
         """Take the export that has waited longest and that nobody works on, and say how often it was tried."""
         row = await self._tx.row(_CLAIM, holder=holder, seconds=lease_seconds)
-        return (row.attempts, _read(row)) if row else None
+        return (row.attempts, (await self._read([row]))[0]) if row else None
 
     async def release(self, export_id: str, holder: str, *, broke: bool) -> None:
         """Let somebody else take an export at once; unless it broke, that was no attempt."""
@@ -286,8 +285,12 @@ class ExportStore:
         """Forget exports that were made long ago."""
         await self._tx.execute(_FORGET_JOBS, before_us=before_us)
 
+    async def _read(self, rows: Sequence[Any]) -> list[ExportJob]:
+        keys = await opened(self._tx, [Sealed(PSEUDONYM_KEY, row_of(row.export_id), row.key) for row in rows])
+        return [_read(row, key or b"") for row, key in zip(rows, keys, strict=True)]
 
-def _read(row: Row[Any]) -> ExportJob:
+
+def _read(row: Any, key: bytes) -> ExportJob:
     return ExportJob(
         plan=ExportPlan(
             export_id=row.export_id,
@@ -310,6 +313,6 @@ def _read(row: Row[Any]) -> ExportJob:
         withheld_profiles=row.withheld_profiles,
         total_profiles=row.total_profiles,
         file_bytes=row.file_bytes,
-        key=row.key,
+        key=key,
         failure=row.failure,
     )
