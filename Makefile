@@ -48,9 +48,12 @@ chromium: ## Install Chromium for the tests of the browser script (Debian or Ubu
 	  timeout 300 apt-get -qq install -y --no-install-recommends chromium chromium-driver >/dev/null 2>&1 \
 	    || echo "Chromium cannot be installed; the tests that need it will be skipped."; }
 
+# Tests wait more than they work: for processes to start, leases to end, messages to come again.
+WORKERS ?= 3
+
 .PHONY: test
-test: $(READY) chromium ## Run every test (ARGS="-k merge" chooses)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) chromium ## Run every test, in WORKERS processes (ARGS="-k merge" chooses)
+	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Lint, format, types, import rules, contract

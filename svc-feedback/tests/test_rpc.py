@@ -30,7 +30,7 @@ async def service(engines: Engines) -> AsyncIterator[RunningService]:
 
 
 @pytest.fixture
-def stub(service: RunningService) -> Any:
+async def stub(service: RunningService) -> Any:
     return service.stub(FeedbackServiceStub)
 
 
