@@ -23,6 +23,8 @@ from dangol.segmentation.v1 import segmentation_pb2
 from svc_profile.app import build
 from svc_profile.settings import Settings
 from svc_profile.store.personal import personal_tables
+from svc_profile.wire.exporting import DraftWriter, ParquetWriter
+from svc_profile.workers.exporting import ExportWorker
 
 START_US = 1_760_000_000_000_000
 numbers = itertools.count()
@@ -121,7 +123,7 @@ async def test_customers_go_into_a_csv_as_one_person_each(service: RunningServic
 
 
 async def test_all_customers_go_into_parquet(service: RunningService, tag: str) -> None:
-    """Batch by batch, in groups of rows, each customer once."""
+    """Gathered batch by batch, each customer once."""
     count = 2_300
     events = [event("identify", user_id=f"u{n}-{tag}", traits={"age": n}) for n in range(count)]
     for start in range(0, count, 500):
@@ -135,7 +137,7 @@ async def test_all_customers_go_into_parquet(service: RunningService, tag: str) 
         if ids and ids[0].endswith(f"-{tag}")
     }
     assert ours == {f"u{n}-{tag}": str(n) for n in range(count)}
-    assert file.num_row_groups >= 3
+    assert file.num_row_groups == 1
     assert len(set(table["profile_id"])) == file.metadata.num_rows == job.written_profiles == job.total_profiles
 
 
@@ -251,34 +253,86 @@ async def test_a_file_goes_when_somebody_in_it_is_erased(service: RunningService
         assert not await tx.value("SELECT count(*) FROM export_chunks WHERE export_id = :id", id=job.export_id)
 
 
-_DIED_EARLY = """
-UPDATE export_jobs SET state = 1, end_time_us = NULL, file_bytes = length(c.data),
-    cursor = c.profiles[cardinality(c.profiles)], written_profiles = cardinality(c.profiles)
-FROM export_chunks c WHERE export_jobs.export_id = :id AND c.export_id = :id AND c.first_byte = 0
-"""
+def test_a_parquet_file_has_its_rows_in_large_groups() -> None:
+    """However small the drafts are that it is made of."""
+    columns = ["profile_id", "groups"]
+    drafts, writer = DraftWriter(columns), ParquetWriter(columns)
+    rows = [[f"prf_{n}", ["a", "b"][: n % 3]] for n in range(45_500)]
+    pieces = [writer.add(drafts.write(rows[start : start + 1_000])) for start in range(0, len(rows), 1_000)]
+    assert [n for n, piece in enumerate(pieces) if piece] == [19, 39]
+    file = pq.ParquetFile(io.BytesIO(b"".join([*pieces, writer.end()])))
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [20_000, 20_000, 5_500]
+    read = file.read().to_pydict()
+    assert list(zip(*read.values(), strict=True)) == list(map(tuple, rows))
+
+
+def worker_of(service: RunningService) -> ExportWorker:
+    """Return a worker as another process would have it."""
+    settings = service.service.settings
+    assert isinstance(settings, Settings)
+    return ExportWorker(service.database, settings, settings.identity().types)
+
+
+class _StopsAfter(asyncio.Event):
+    """Tells its worker to stop at the n-th time that it looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    async def wait(self) -> Any:
+        """Let nobody wait between two looks."""
 
 
 @pytest.mark.parametrize("format", [pb.EXPORT_FORMAT_CSV, pb.EXPORT_FORMAT_PARQUET])
-async def test_an_export_whose_process_died_is_finished_by_another(
-    service: RunningService, tag: str, format: Any
-) -> None:
-    """CSV goes on behind the last piece, Parquet begins again: either way each customer is in it once."""
-    for start in range(0, 2_500, 500):
-        await collect(service, *(event("identify", user_id=f"u{n}-{tag}") for n in range(start, start + 500)))
-    job, whole = await exported(service, format=format)
-    # What a process leaves that dies after its first piece.
-    async with service.database.transaction() as tx:
-        assert await tx.execute("DELETE FROM export_chunks WHERE export_id = :id AND first_byte > 0", id=job.export_id)
-        assert await tx.execute(_DIED_EARLY, id=job.export_id) == 1
-    async with asyncio.timeout(30):
-        while (now := await get(service, job.export_id)).state == pb.EXPORT_STATE_RUNNING:
-            await asyncio.sleep(0.02)
-    assert (now.state, now.written_profiles) == (pb.EXPORT_STATE_COMPLETED, job.written_profiles)
-    found = await download(service, job.export_id)
-    if format == pb.EXPORT_FORMAT_CSV:
-        assert found == whole
-    else:
-        assert pq.read_table(io.BytesIO(found)).equals(pq.read_table(io.BytesIO(whole)))
+async def test_an_export_that_is_stopped_anywhere_is_finished_by_another(engines: Engines, format: Any) -> None:
+    """It goes on behind the last batch, so that each customer is in the file once and no batch is read again."""
+    async with running(build, Settings, engines, ("rpc", "consumers")) as service:
+        for start in range(0, 2_500, 500):
+            await collect(service, *(event("identify", user_id=f"u{n}") for n in range(start, start + 500)))
+        files, states = [], []
+        for looks in range(1, 12):
+            request = pb.CreateExportRequest(format=format, fields=ALL)
+            export_id = (await stub(service).CreateExport(request)).export_job.export_id
+            await worker_of(service).run(_StopsAfter(looks))
+            left = await get(service, export_id)
+            states.append((left.state, left.written_profiles))
+            if left.state == pb.EXPORT_STATE_RUNNING:
+                await worker_of(service).run(_StopsAfter(12))
+            done = await get(service, export_id)
+            assert (done.state, done.written_profiles) == (pb.EXPORT_STATE_COMPLETED, 2_500)
+            files.append(await download(service, export_id))
+            async with service.database.snapshot() as tx:
+                assert not await tx.value("SELECT count(*) FROM export_drafts")
+    assert set(files) == {files[0]}
+    assert {written for _, written in states} == {0, 1_000, 2_000, 2_500}
+    assert states[-1][0] == pb.EXPORT_STATE_COMPLETED
+    if format == pb.EXPORT_FORMAT_PARQUET:
+        # Also while the file was made of what had been gathered.
+        assert (pb.EXPORT_STATE_RUNNING, 2_500) in states
+        assert pq.read_table(io.BytesIO(files[0])).num_rows == 2_500
+
+
+async def test_an_export_begins_again_without_who_is_erased_while_it_is_made(engines: Engines) -> None:
+    """Gathered rows name customers as a file does."""
+    async with running(build, Settings, engines, ("rpc", "consumers")) as service:
+        await collect(service, *(event("identify", user_id=f"u{n}") for n in range(3)))
+        worker = worker_of(service)
+        request = pb.CreateExportRequest(format=pb.EXPORT_FORMAT_PARQUET, fields=ALL)
+        export_id = (await stub(service).CreateExport(request)).export_job.export_id
+        await worker.run(_StopsAfter(2))
+        assert (await get(service, export_id)).written_profiles == 3
+        gone = service.service.settings.identity().resolve("user_id:u1")
+        async with service.database.transaction() as tx:
+            await personal_tables().erase(tx, [gone])
+            assert not await tx.value("SELECT count(*) FROM export_drafts")
+        await worker.run(_StopsAfter(12))
+        table = pq.read_table(io.BytesIO(await download(service, export_id)))
+        assert sorted(table["user_id"].to_pylist()) == [["u0"], ["u2"]]
 
 
 async def test_a_repeated_request_makes_one_export(service: RunningService, tag: str) -> None:

@@ -12,6 +12,7 @@ from chassis.encryption.vault import opened
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.exports import ExportJob, ExportPlan, State
+from svc_profile.store.drafts import Draft, DraftStore
 from svc_profile.store.sealed import EXPORTED, PSEUDONYM_KEY, row_of
 
 _ADD = """
@@ -60,6 +61,14 @@ WHERE export_id = :export_id AND lease_holder = :holder AND state = 1
 _BEGIN = """
 UPDATE export_jobs SET cursor = NULL, written_profiles = 0, withheld_profiles = 0, file_bytes = 0,
     total_profiles = :total
+WHERE export_id = :export_id AND lease_holder = :holder AND state = 1
+"""
+_BEGIN_FILE = """
+UPDATE export_jobs SET file_bytes = 0 WHERE export_id = :export_id AND lease_holder = :holder AND state = 1
+"""
+_APPEND = """
+UPDATE export_jobs SET lease_until = now() + make_interval(secs => :seconds), attempts = 0,
+    file_bytes = file_bytes + :bytes
 WHERE export_id = :export_id AND lease_holder = :holder AND state = 1
 """
 _FILE_END = "SELECT file_bytes FROM export_jobs WHERE export_id = :export_id FOR UPDATE"
@@ -133,6 +142,8 @@ class Progress:
     profiles: Sequence[FragmentKey]
     withheld: int
     data: bytes
+    is_draft: bool = False
+    """True when the data are rows from which the file is made later, not a piece of it."""
 
 
 class ExportStore:
@@ -185,6 +196,7 @@ class ExportStore:
     async def end(self, export_id: str, state: State, *, end_time_us: int, failure: str = "") -> None:
         """End an export, and forget the key of its pseudonyms."""
         await self._tx.execute(_END, export_id=export_id, state=state, failure=failure, end_time_us=end_time_us)
+        await DraftStore(self._tx).forget(export_id)
 
     async def forget_file(self, export_id: str) -> None:
         """Forget the pieces of a file."""
@@ -208,7 +220,20 @@ class ExportStore:
         else:
             total = await self._tx.value(_COUNT_ALL)
         await self.forget_file(job.plan.export_id)
+        await DraftStore(self._tx).forget(job.plan.export_id)
         return bool(await self._tx.execute(_BEGIN, export_id=job.plan.export_id, holder=holder, total=total))
+
+    async def begin_file(self, export_id: str, holder: str) -> bool:
+        """Begin a file that is made of drafts, from its first byte; False when the export is no longer the holder's."""
+        await self.forget_file(export_id)
+        return bool(await self._tx.execute(_BEGIN_FILE, export_id=export_id, holder=holder))
+
+    async def append(self, export_id: str, holder: str, lease_seconds: float, piece: Draft) -> bool:
+        """Keep the next piece of a file that is made of drafts; False when the export is no longer the holder's."""
+        if piece.data and not await self._add_chunk(export_id, piece):
+            return False
+        given = {"holder": holder, "seconds": lease_seconds, "bytes": len(piece.data)}
+        return bool(await self._tx.execute(_APPEND, export_id=export_id, **given))
 
     async def next_profiles(self, plan: ExportPlan, after: FragmentKey, most: int) -> list[FragmentKey]:
         """Return the next profiles of an export, in the order of their ids."""
@@ -237,8 +262,10 @@ class ExportStore:
         return {row.fragment_id.bytes: row.profile_id.bytes for row in rows}
 
     async def advance(self, export_id: str, holder: str, lease_seconds: float, done: Progress) -> bool:
-        """Keep the next piece of a file; False when the export is no longer the holder's."""
-        if done.data and not await self._add_chunk(export_id, done):
+        """Keep what one batch came to; False when the export is no longer the holder's."""
+        piece = Draft(done.profiles, done.data)
+        add = DraftStore(self._tx).add if done.is_draft else self._add_chunk
+        if done.data and not await add(export_id, piece):
             return False
         return bool(
             await self._tx.execute(
@@ -249,11 +276,11 @@ class ExportStore:
                 cursor=UUID(done.cursor) if done.cursor else None,
                 written=len(done.profiles),
                 withheld=done.withheld,
-                bytes=len(done.data),
+                bytes=0 if done.is_draft else len(done.data),
             )
         )
 
-    async def _add_chunk(self, export_id: str, done: Progress) -> bool:
+    async def _add_chunk(self, export_id: str, piece: Draft) -> bool:
         """Add a piece at the end of a file; False when the export is gone."""
         first_byte = await self._tx.value(_FILE_END, export_id=export_id)
         if first_byte is None:
@@ -262,8 +289,8 @@ class ExportStore:
             _ADD_CHUNK,
             export_id=export_id,
             first_byte=first_byte,
-            data=self._tx.sealer.seal(EXPORTED, row_of(export_id, first_byte), done.data),
-            profiles=[UUID(profile) for profile in done.profiles],
+            data=self._tx.sealer.seal(EXPORTED, row_of(export_id, first_byte), piece.data),
+            profiles=[UUID(profile) for profile in piece.profiles],
         )
         return True
 

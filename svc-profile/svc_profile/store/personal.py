@@ -19,7 +19,12 @@ _OF_CUSTOMER = (
     "data_request_id IN (SELECT data_request_id FROM data_requests WHERE profile_id = ANY (CAST(:fragments AS uuid[])))"
 )
 
-_IN_EXPORT = "export_id IN (SELECT export_id FROM export_chunks WHERE profiles && CAST(:fragments AS uuid[]))"
+_IN_EXPORT = """
+    export_id IN (
+        SELECT export_id FROM export_chunks WHERE profiles && CAST(:fragments AS uuid[])
+        UNION ALL SELECT export_id FROM export_drafts WHERE profiles && CAST(:fragments AS uuid[])
+    )
+"""
 
 _BOTH_ENDS = "child = ANY (CAST(:fragments AS uuid[])) AND parent = ANY (CAST(:fragments AS uuid[]))"
 
@@ -150,6 +155,7 @@ def personal_tables() -> PersonalTables:
                 exported=False,
             ),
             PersonalTable("export_chunks", _IN_EXPORT, on_rebuild=False, exported=False),
+            PersonalTable("export_drafts", _IN_EXPORT, on_rebuild=False, exported=False),
             PersonalTable("data_export_chunks", _OF_CUSTOMER, on_rebuild=False, exported=False),
             PersonalTable("data_export_parts", _OF_CUSTOMER, on_rebuild=False, exported=False),
             by_profile(

@@ -27,6 +27,7 @@ UPLOADED = "import_chunks.data"
 REFUSED_RULE = "import_rejects.rule"
 REFUSED_ROW = "import_rejects.body"
 EXPORTED = "export_chunks.data"
+DRAFTED = "export_drafts.data"
 PSEUDONYM_KEY = "export_jobs.key"
 PART = "data_export_parts.rows"
 PIECE = "data_export_chunks.data"
@@ -102,6 +103,13 @@ COLUMNS = (
         "data",
         {"export_id": "text", "first_byte": "bigint"},
         _bound("export_id", "first_byte"),
+        at_once=_FILE_PIECES,
+    ),
+    SealedColumn(
+        "export_drafts",
+        "data",
+        {"export_id": "text", "number": "integer"},
+        _bound("export_id", "number"),
         at_once=_FILE_PIECES,
     ),
     # With it and a file, customers could be told from their pseudonyms; it is gone when the export ends.

@@ -21,6 +21,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 """Numbers begin like formulas and calculate nothing; a telephone number stays one that others can read."""
 
+_GROUP_ROWS = 20_000
+"""Rows of a group, which are in memory at a time: readers of Parquet skip and read whole groups."""
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -41,10 +44,10 @@ class FileWriter(Protocol):
 
 
 def writer_of(plan: ExportPlan, columns: Sequence[str], *, begins: bool) -> FileWriter:
-    """Return what makes the bytes of a file, from its beginning or further on."""
+    """Return what makes the bytes of a file, or of its drafts, from its beginning or further on."""
     if plan.format == CSV:
         return CsvWriter(columns, begins=begins, byte_order_mark=plan.byte_order_mark)
-    return ParquetWriter(columns)
+    return DraftWriter(columns)
 
 
 class CsvWriter:
@@ -93,28 +96,56 @@ def _time(time_us: int) -> str:
     return from_us(time_us).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class ParquetWriter:
-    """Parquet. Its end tells where everything is, so that one process has to write all of it."""
+class DraftWriter:
+    """Rows for a Parquet file, as streams of Arrow. Each stands for itself, so that any process can go on."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._schema = pa.schema([(name, _type(name)) for name in columns])
-        self._bytes = _Taken()
-        self._writer = pq.ParquetWriter(pa.PythonFile(self._bytes, "w"), self._schema, compression="zstd")
+        self._schema = _schema(columns)
 
     def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        """Return the bytes of a group of rows."""
+        """Return a stream of some rows."""
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(self._schema)
         arrays = [
             pa.array([_value(field.name, value) for value in column], field.type)
             for field, column in zip(self._schema, columns, strict=True)
         ]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-        return self._bytes.take()
+        out = io.BytesIO()
+        with pa.ipc.new_stream(out, self._schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+            stream.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        return out.getvalue()
 
     def end(self) -> bytes:
-        """Return what tells where everything is."""
+        """Return nothing: the file is still to be made."""
+        return b""
+
+
+class ParquetWriter:
+    """Parquet out of drafts. Its end tells where everything is, so that one process has to write all of it."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._bytes = _Taken()
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._bytes, "w"), _schema(columns), compression="zstd")
+        self._tables: list[pa.Table] = []
+
+    def add(self, draft: bytes) -> bytes:
+        """Take the rows of a draft; returns bytes of the file when a group of rows is full."""
+        self._tables.append(pa.ipc.open_stream(draft).read_all())
+        return self._group() if sum(table.num_rows for table in self._tables) >= _GROUP_ROWS else b""
+
+    def end(self) -> bytes:
+        """Return the last rows, and what tells where everything is."""
+        rest = self._group() if self._tables else b""
         self._writer.close()
+        return rest + self._bytes.take()
+
+    def _group(self) -> bytes:
+        self._writer.write_table(pa.concat_tables(self._tables))
+        self._tables.clear()
         return self._bytes.take()
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([(name, _type(name)) for name in columns])
 
 
 class _Taken(io.RawIOBase):

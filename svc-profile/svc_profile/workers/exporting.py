@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the files of exports, batch by batch; what was written and how far it goes is kept in one transaction.
 
-CSV goes on where another process stopped. The end of a Parquet file tells where everything in it is, so a process that
-takes one over begins it again.
+Another process goes on where one stopped. The end of a Parquet file tells where everything in it is, so rows are
+gathered as drafts first, and the file is made of them at the end, all of it by one process.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ from chassis.clock import now, to_us
 from chassis.database import Database, lost_connection
 from chassis.identifiers import IdentifierTypes
 
-from svc_profile.domain.exports import CSV, Customer, ExportJob, Pseudonyms, State, columns_of, row_of
+from svc_profile.domain.exports import PARQUET, Customer, ExportJob, Pseudonyms, State, columns_of, row_of
 from svc_profile.domain.imports import MAX_ATTEMPTS
 from svc_profile.settings import Settings
+from svc_profile.store.drafts import Draft, DraftStore
 from svc_profile.store.exports import ExportStore, Progress
 from svc_profile.usecases import exporting
-from svc_profile.wire.exporting import FileWriter, pseudonyms_of, writer_of
+from svc_profile.wire.exporting import FileWriter, ParquetWriter, pseudonyms_of, writer_of
 from svc_profile.wire.profiles import profile_id
 from svc_profile.workers.leases import new_holder, until
 
@@ -78,21 +79,49 @@ class ExportWorker:
         return False
 
     async def _write(self, job: ExportJob, stopping: asyncio.Event) -> None:
-        goes_on = job.plan.format == CSV and job.file_bytes > 0
+        goes_on = bool(job.cursor)
         if not goes_on:
             async with self._database.transaction() as tx:
                 if not await ExportStore(tx).begin(job, self._holder):
                     raise StoppedError
         pseudonyms = await self._pseudonyms(job)
-        writer = writer_of(job.plan, columns_of(job.plan, self._namespaces), begins=not goes_on)
-        after = job.cursor if goes_on else b""
+        columns = columns_of(job.plan, self._namespaces)
+        writer = writer_of(job.plan, columns, begins=not goes_on)
+        after = job.cursor
         while not stopping.is_set():
             found = await self._batch(job, writer, pseudonyms, after)
             if found is None:
                 await self._keep(job, Progress(after, [], 0, await asyncio.to_thread(writer.end)))
+                if job.plan.format == PARQUET:
+                    await self._assemble(job, columns, stopping)
                 await self._end(job, State.COMPLETED)
                 return
             after = found
+
+    async def _assemble(self, job: ExportJob, columns: Sequence[str], stopping: asyncio.Event) -> None:
+        """Make the file of its drafts; who takes over here gathers nothing again."""
+        async with self._database.transaction() as tx:
+            if not await ExportStore(tx).begin_file(job.plan.export_id, self._holder):
+                raise StoppedError
+        writer, number = ParquetWriter(columns), 0
+        profiles: list[bytes] = []
+        while not stopping.is_set():
+            async with self._database.snapshot() as tx:
+                draft = await DraftStore(tx).read(job.plan.export_id, number)
+            if draft is None:
+                await self._append(job, Draft(profiles, await asyncio.to_thread(writer.end)))
+                return
+            data = await asyncio.to_thread(writer.add, draft.data)
+            profiles += draft.profiles
+            await self._append(job, Draft(profiles if data else [], data))
+            profiles = [] if data else profiles
+            number += 1
+        raise StoppedError
+
+    async def _append(self, job: ExportJob, piece: Draft) -> None:
+        async with self._database.transaction() as tx:
+            if not await ExportStore(tx).append(job.plan.export_id, self._holder, self._lease_s, piece):
+                raise StoppedError
 
     async def _pseudonyms(self, job: ExportJob) -> Pseudonyms | None:
         if not job.plan.pseudonymise:
@@ -113,7 +142,8 @@ class ExportWorker:
             return None
         data = await asyncio.to_thread(self._written, job, writer, pseudonyms, customers)
         written = [customer.profile.profile for customer in customers]
-        await self._keep(job, Progress(looked_at[-1], written, len(looked_at) - len(written), data))
+        withheld, is_draft = len(looked_at) - len(written), job.plan.format == PARQUET
+        await self._keep(job, Progress(looked_at[-1], written, withheld, data, is_draft))
         return looked_at[-1]
 
     def _written(

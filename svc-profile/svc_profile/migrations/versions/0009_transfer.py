@@ -120,6 +120,18 @@ def _exports() -> None:
         )
         """
     )
+    # Rows that are gathered for a file that can only be written as a whole.
+    op.execute(
+        """
+        CREATE TABLE export_drafts (
+            export_id text NOT NULL REFERENCES export_jobs ON DELETE CASCADE,
+            number integer NOT NULL,
+            data bytea NOT NULL,
+            profiles uuid[] NOT NULL,
+            PRIMARY KEY (export_id, number)
+        )
+        """
+    )
 
 
 def _webhooks() -> None:
@@ -170,5 +182,5 @@ def _webhooks() -> None:
 def downgrade() -> None:
     """Drop the tables."""
     op.execute("DROP TABLE webhook_deliveries, webhook_endpoints")
-    op.execute("DROP TABLE export_chunks, export_jobs")
+    op.execute("DROP TABLE export_drafts, export_chunks, export_jobs")
     op.execute("DROP TABLE import_rejects, import_chunks, import_jobs")
