@@ -39,6 +39,8 @@ SELECT sum(pg_total_relation_size(oid)) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname = ANY (:tables)
 """
 
+_LEFT = "SELECT (SELECT count(*) FROM search_queue) + (SELECT count(*) FROM consent_due)"
+
 STATE = ("fragments", "links", "fragment_profiles")
 
 
@@ -104,9 +106,9 @@ class Growing:
         return [event("track", first + n, user=f"u{self._chance.randrange(self._loaded)}") for n in range(events)]
 
     async def _settle(self) -> None:
-        """Let the service finish what follows from loading, such as its search index; then clean up as it would."""
+        """Let the service finish what follows from loading: the search index, what ages mean; then clean up."""
         backlog = Backlog(self._running.service.bus.jetstream)
-        while any((await backlog.messages()).values()) or await self._value("SELECT count(*) FROM search_queue"):
+        while any((await backlog.messages()).values()) or await self._value(_LEFT):
             await asyncio.sleep(1)
         async with self._database.snapshot() as tx:
             await tx.execute("VACUUM ANALYZE")

@@ -231,7 +231,7 @@ class FoldStore:
 
 def _in_lock_order(fragments: Mapping[FragmentKey, Fragment]) -> list[Fragment]:
     ordered = [fragments[key] for key in sorted(fragments)]
-    # A stable sort by two values costs what a look at each costs.
+    # Two sorts by one value each, the second of which keeps what is equal in order, cost less than one by two values.
     return sorted(ordered, key=lambda fragment: fragment.name.namespace == DERIVED)
 
 
