@@ -35,14 +35,12 @@ def upgrade() -> None:
         )
         """
     )
-    # Every event asks where its fragment belongs: the index answers without the table.
     op.execute(
         """
         CREATE TABLE fragment_profiles (
-            fragment_id uuid NOT NULL,
+            fragment_id uuid PRIMARY KEY,
             profile_id uuid NOT NULL,
-            revision bigint NOT NULL,
-            PRIMARY KEY (fragment_id) INCLUDE (profile_id, revision)
+            revision bigint NOT NULL
         )
         """
     )
