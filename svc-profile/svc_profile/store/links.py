@@ -104,7 +104,7 @@ ON CONFLICT (fragment_id) DO UPDATE SET profile_id = excluded.profile_id, revisi
 RETURNING fragment_id, profile_id, revision
 """
 
-# Every event asks this: one value on the way there and one on the way back cost half of what arrays and rows do.
+# Every event asks this, and one value on the way there and one on the way back cost less than arrays and rows do.
 _PLACEMENTS = """
 SELECT string_agg(uuid_send(fragment_id) || uuid_send(profile_id) || int8send(revision), '') FROM fragment_profiles
 WHERE fragment_id = ANY (CAST(CAST(:fragments AS text) AS uuid[]))

@@ -1049,7 +1049,7 @@ class ExportJob(_message.Message):
     total_profiles: _builtins.int
     """Customers to look at; 0 while unknown."""
     file_bytes: _builtins.int
-    """Size of the file so far."""
+    """Size of the file so far. Parquet is made of the rows when all are gathered, and has none before."""
     failure: _builtins.str
     """Why it failed, in words."""
     @_builtins.property
