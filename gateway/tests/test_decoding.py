@@ -18,7 +18,7 @@ from gateway.ingest.rejection import Rejected
 from gateway.ingest.verdict import MAX_DEPTH, Examiner, Taken, merge
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import ParseDict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from .conftest import WRITE, RunningGateway
@@ -148,6 +148,7 @@ def check_refusal(refusal: Refusal) -> None:
 
 
 @given(sent=bodies, is_batch=st.booleans())
+@example(sent=b'{"batch": [{"type": "track", "userId": "u1", "event": "A", "messageId": 1e100}]}', is_batch=True)
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_taken_can_be_stored_by_everyone(sent: bytes, is_batch: bool) -> None:
     try:
@@ -165,6 +166,7 @@ def test_whatever_is_taken_can_be_stored_by_everyone(sent: bytes, is_batch: bool
         check_text(event.user_id, event.anonymous_id, event.previous_id, event.group_id, event.name, event.category)
         assert event.user_id or event.anonymous_id
         assert 0 < len(event.message_id) <= 100
+        assert len(event.name) <= 255
         assert 0 < event.time_us <= NOW_US + DAY_US
 
 

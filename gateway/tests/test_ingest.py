@@ -224,6 +224,8 @@ class TestIds:
             (track(messageId="m" * 101), "TOO_LONG"),
             (track(event="e" * 256), "TOO_LONG"),
             (track(userId=10**30), "WRONG_TYPE"),
+            (track(messageId=1e100), "WRONG_TYPE"),
+            (track(event=-1e300), "WRONG_TYPE"),
         ],
     )
     async def test_a_bad_event_costs_only_itself(self, gateway: RunningGateway, event: Any, reason: str) -> None:

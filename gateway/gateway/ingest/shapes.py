@@ -14,7 +14,8 @@ MAX_MESSAGE_ID_LENGTH = 100
 MAX_NAME_LENGTH = 255
 """Names become keys of tables, and an index entry of PostgreSQL holds 2,700 bytes."""
 
-_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | None
+# A larger one, written out, would have up to 309 digits.
+_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(ge=-(2.0**63), le=2.0**63)] | None
 MessageId = Annotated[str, Meta(max_length=MAX_MESSAGE_ID_LENGTH)] | _Number
 Id = Annotated[str, Meta(max_length=MAX_VALUE_LENGTH)] | _Number
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)] | _Number
