@@ -2,6 +2,7 @@
 """Fixtures that every package's tests share, and how tests are spread over processes."""
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -9,6 +10,10 @@ pytest_plugins = ["chassis.testing"]
 
 # The package, before pytest makes a module of the folder of the same name.
 import gateway  # noqa: E402, F401
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("dangol", deadline=None)
+settings.load_profile("dangol")
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
