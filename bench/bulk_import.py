@@ -157,7 +157,7 @@ async def measure_all(events: int, customers: int, names: list[str]) -> dict[str
     costs: dict[str, Cost] = {}
     async with whole_service() as running:
         costs["bare prototype"] = await _bare(running.service.database, running.postgres, events, customers)
-        await running.start()
+        await running.runner.start()
         bench = Bench(running)
         try:
             chance = random.Random(7)

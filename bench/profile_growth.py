@@ -83,6 +83,7 @@ class Growing:
         self._running = running
         self._database: Database = running.service.database
         self._handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
+        self._backlog = Backlog(running.service.bus.jetstream)
         self._chance = random.Random(11)
         self._loaded = 0
         self._stored = 0
@@ -107,8 +108,7 @@ class Growing:
 
     async def _settle(self) -> None:
         """Let the service finish what follows from loading: the search index, what ages mean; then clean up."""
-        backlog = Backlog(self._running.service.bus.jetstream)
-        while any((await backlog.messages()).values()) or await self._value(_LEFT):
+        while any((await self._backlog.messages()).values()) or await self._value(_LEFT):
             await asyncio.sleep(1)
         async with self._database.snapshot() as tx:
             await tx.execute("VACUUM ANALYZE")
@@ -131,7 +131,7 @@ class Growing:
 
     async def _waiting(self) -> int:
         """Return how many collected messages are not learnt from."""
-        waiting = await Backlog(self._running.service.bus.jetstream).messages()
+        waiting = await self._backlog.messages()
         return sum(count for name, count in waiting.items() if "collected" in name)
 
     async def _bytes(self, *tables: str) -> int:
@@ -171,7 +171,7 @@ HEAD = (
 async def measure_growth(sizes: Sequence[int], events: int) -> list[Size]:
     """Measure on engines of its own."""
     async with whole_service() as running:
-        await running.start()
+        await running.runner.start()
         growing = Growing(running)
         return [await growing.measure(size, events) for size in sizes]
 

@@ -12,12 +12,9 @@ import argparse
 import asyncio
 import json
 import random
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,30 +23,25 @@ import uvloop
 from asyncpg.pgproto.pgproto import UUID
 from chassis.client import CallerToken, channel
 from chassis.database import Database
-from chassis.engines import NatsEngine, PostgresEngine, free_ports
 from chassis.garbage import collect_less
 from chassis.identity import IdentityKey
-from chassis.migrations import migrate
-from chassis.service import Runner, Service
 from chassis.streams import Delivery
+from chassis.testing import TOKEN_KEY
 from chassis.tokens import TokenSigner
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.profile.v1 import agent_pb2, profile_pb2
 from dangol.profile.v1.agent_pb2_grpc import AgentServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
-from svc_profile.app import build
 from svc_profile.consumers import Collecting
 from svc_profile.domain.events import Namer
-from svc_profile.settings import Settings
 from svc_profile.usecases.indexing import index_some
 
-from bench.profile_fold import cpu_of
+from bench.profile_fold import KEY, cpu_of
 from bench.report import percentile, put_table, table
+from bench.service import whole_service
 
 NAME = "profile-read"
-KEY = "00112233445566778899aabbccddeeff"
-TOKEN_KEY = "only-for-benchmarks-only-for-benchmarks"
 START_US = 1_763_000_000_000_000
 EVENTS = 6
 MESSAGE_EVENTS = 498
@@ -286,31 +278,11 @@ def rows(measured: dict[str, dict[str, Cost]]) -> list[list[object]]:
     return laid
 
 
-@asynccontextmanager
-async def _service() -> AsyncIterator[tuple[Service, Runner, psutil.Process]]:
-    postgres_port, nats_port = free_ports(2)
-    folder = tempfile.TemporaryDirectory(prefix="dangol-bench-")
-    with (
-        folder,
-        PostgresEngine(Path(folder.name) / "postgres", postgres_port) as postgres,
-        NatsEngine(Path(folder.name) / "nats", nats_port) as nats,
-    ):
-        settings = Settings(
-            postgres_url=postgres.url, nats_url=nats.url, identity_key=KEY, token_key=TOKEN_KEY, port=0, local=True
-        )
-        service = build(settings)
-        await migrate(service.database, service.migrations)
-        runner = Runner(service, ["rpc"])
-        await runner.start()
-        try:
-            yield service, runner, psutil.Process(postgres.pid)
-        finally:
-            await runner.stop()
-
-
 async def measure_all(customers: int, rounds: int) -> tuple[dict[str, dict[str, Cost]], list[list[object]]]:
     """Load, then measure one and eight calls at a time, and calls that come when they like."""
-    async with _service() as (service, runner, postgres):
+    async with whole_service(["rpc"]) as running:
+        service, postgres = running.service, running.postgres
+        await running.runner.start()
         await load(service.database, customers)
         sizes = await _sizes(service.database, customers)
         bare = BareRead(service.database, IdentityKey(bytes.fromhex(KEY)))
@@ -318,7 +290,7 @@ async def measure_all(customers: int, rounds: int) -> tuple[dict[str, dict[str, 
         token = CallerToken(TokenSigner(TOKEN_KEY), "bench", ["*"])
         collect_less()
         async with (
-            channel(f"127.0.0.1:{runner.rpc.port}", [token]) as opened,
+            channel(f"127.0.0.1:{running.runner.rpc.port}", [token]) as opened,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain,
         ):
             known = calls(opened, plain)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psutil
 from chassis.engines import NatsEngine, PostgresEngine, free_ports
 from chassis.migrations import migrate
-from chassis.service import Runner, Service
+from chassis.service import ROLES, Runner, Service
 from chassis.testing import TOKEN_KEY
 from svc_profile.app import build
 from svc_profile.settings import Settings
@@ -46,14 +46,10 @@ class Running:
         parsing = times.children_user + times.children_system
         return Spent(time.process_time() + parsing, cpu_of(self.postgres), cpu_of(self.nats))
 
-    async def start(self) -> None:
-        """Let the service take work."""
-        await self.runner.start()
-
 
 @asynccontextmanager
-async def whole_service() -> AsyncIterator[Running]:
-    """Start the engines and make the tables; the service itself is started by the caller, and stopped here."""
+async def whole_service(roles: Sequence[str] = ROLES) -> AsyncIterator[Running]:
+    """Start the engines and make the tables; the runner is started by the caller, and stopped here."""
     with tempfile.TemporaryDirectory(prefix="dangol-bench-") as folder:
         postgres_port, nats_port = free_ports(2)
         postgres = PostgresEngine(Path(folder) / "postgres", postgres_port)
@@ -66,7 +62,7 @@ async def whole_service() -> AsyncIterator[Running]:
             service = build(settings)
             await migrate(service.database, service.migrations)
             await prepare(service.database)
-            runner = Runner(service)
+            runner = Runner(service, roles)
             try:
                 yield Running(service, runner, psutil.Process(postgres.pid), psutil.Process(nats.pid))
             finally:
