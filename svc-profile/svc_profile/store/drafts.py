@@ -24,7 +24,7 @@ _FORGET = "DELETE FROM export_drafts WHERE export_id = :export_id"
 
 
 @dataclass(frozen=True)
-class Draft:
+class Piece:
     """Data, and the customers who are in them."""
 
     profiles: Sequence[FragmentKey]
@@ -37,7 +37,7 @@ class DraftStore:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    async def add(self, export_id: str, draft: Draft) -> bool:
+    async def add(self, export_id: str, piece: Piece) -> bool:
         """Add a draft behind the others; False when the export is gone."""
         number = await self._tx.value(_NEXT, export_id=export_id)
         if number is None:
@@ -46,18 +46,18 @@ class DraftStore:
             _ADD,
             export_id=export_id,
             number=number,
-            data=self._tx.sealer.seal(DRAFTED, row_of(export_id, number), draft.data),
-            profiles=[UUID(profile) for profile in draft.profiles],
+            data=self._tx.sealer.seal(DRAFTED, row_of(export_id, number), piece.data),
+            profiles=[UUID(profile) for profile in piece.profiles],
         )
         return True
 
-    async def read(self, export_id: str, number: int) -> Draft | None:
+    async def read(self, export_id: str, number: int) -> Piece | None:
         """Return a draft."""
         row = await self._tx.row(_READ, export_id=export_id, number=number)
         if row is None:
             return None
         (data,) = await opened(self._tx, [Row(DRAFTED, row_of(export_id, number), row.data, is_foreign=True)])
-        return Draft([profile.bytes for profile in row.profiles], data or b"")
+        return Piece([profile.bytes for profile in row.profiles], data or b"")
 
     async def forget(self, export_id: str) -> None:
         """Forget the drafts of an export."""

@@ -12,7 +12,7 @@ from chassis.encryption.vault import opened
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.exports import ExportJob, ExportPlan, State
-from svc_profile.store.drafts import Draft, DraftStore
+from svc_profile.store.drafts import DraftStore, Piece
 from svc_profile.store.sealed import EXPORTED, PSEUDONYM_KEY, row_of
 
 _ADD = """
@@ -228,7 +228,7 @@ class ExportStore:
         await self.forget_file(export_id)
         return bool(await self._tx.execute(_BEGIN_FILE, export_id=export_id, holder=holder))
 
-    async def append(self, export_id: str, holder: str, lease_seconds: float, piece: Draft) -> bool:
+    async def append(self, export_id: str, holder: str, lease_seconds: float, piece: Piece) -> bool:
         """Keep the next piece of a file that is made of drafts; False when the export is no longer the holder's."""
         if piece.data and not await self._add_chunk(export_id, piece):
             return False
@@ -263,7 +263,7 @@ class ExportStore:
 
     async def advance(self, export_id: str, holder: str, lease_seconds: float, done: Progress) -> bool:
         """Keep what one batch came to; False when the export is no longer the holder's."""
-        piece = Draft(done.profiles, done.data)
+        piece = Piece(done.profiles, done.data)
         add = DraftStore(self._tx).add if done.is_draft else self._add_chunk
         if done.data and not await add(export_id, piece):
             return False
@@ -280,7 +280,7 @@ class ExportStore:
             )
         )
 
-    async def _add_chunk(self, export_id: str, piece: Draft) -> bool:
+    async def _add_chunk(self, export_id: str, piece: Piece) -> bool:
         """Add a piece at the end of a file; False when the export is gone."""
         first_byte = await self._tx.value(_FILE_END, export_id=export_id)
         if first_byte is None:

@@ -62,14 +62,16 @@ async def collect(
     fresh = (
         [event for key, (_, event) in first.items() if key not in known] if known else [e for _, e in first.values()]
     )
-    await RepetitionStore(tx).put(_repetitions(batches, first, known))
+    all_new = not known and len(first) == sum(len(batch.events) for batch in batches)
+    if not all_new:
+        await RepetitionStore(tx).put(_repetitions(batches, first, known))
     await RejectedStore(tx).put([objection(each) for each in fresh if each.breach is not None or not each.names.seen])
     learner = Learner(namer, schema, anonymous_properties)
     dropped, owners = await _learn(tx, [event for event in fresh if event.names.seen], learner)
     owners |= {key: each.fragment for key, each in known.items() if each.fragment is not None}
     dropped |= {key for key, each in known.items() if each.fragment is None}
     bringers = {key: each.batch_id for key, each in known.items()}
-    if not known and not dropped and len(fresh) == sum(len(batch.events) for batch in batches):
+    if all_new and not dropped:
         kept: Sequence[Sequence[int]] = [_seen(batch) for batch in batches]
     else:
         kept = [_kept(batch, first, bringers, dropped) for batch in batches]
@@ -89,8 +91,6 @@ def _repetitions(
     batches: Sequence[Batch], first: Mapping[bytes, tuple[bytes, Event]], known: Mapping[bytes, Bringing]
 ) -> list[Repetition]:
     """Return what messages brought though it was known; that a message is delivered once more is no repetition."""
-    if not known and len(first) == sum(len(batch.events) for batch in batches):
-        return []
     repetitions = []
     for batch in batches:
         own: set[bytes] = set()

@@ -16,7 +16,7 @@ from chassis.identifiers import IdentifierTypes
 from svc_profile.domain.exports import PARQUET, Customer, ExportJob, Pseudonyms, State, columns_of, row_of
 from svc_profile.domain.imports import MAX_ATTEMPTS
 from svc_profile.settings import Settings
-from svc_profile.store.drafts import Draft, DraftStore
+from svc_profile.store.drafts import DraftStore, Piece
 from svc_profile.store.exports import ExportStore, Progress
 from svc_profile.usecases import exporting
 from svc_profile.wire.exporting import FileWriter, ParquetWriter, pseudonyms_of, writer_of
@@ -109,16 +109,16 @@ class ExportWorker:
             async with self._database.snapshot() as tx:
                 draft = await DraftStore(tx).read(job.plan.export_id, number)
             if draft is None:
-                await self._append(job, Draft(profiles, await asyncio.to_thread(writer.end)))
+                await self._append(job, Piece(profiles, await asyncio.to_thread(writer.end)))
                 return
             data = await asyncio.to_thread(writer.add, draft.data)
             profiles += draft.profiles
-            await self._append(job, Draft(profiles if data else [], data))
+            await self._append(job, Piece(profiles if data else [], data))
             profiles = [] if data else profiles
             number += 1
         raise StoppedError
 
-    async def _append(self, job: ExportJob, piece: Draft) -> None:
+    async def _append(self, job: ExportJob, piece: Piece) -> None:
         async with self._database.transaction() as tx:
             if not await ExportStore(tx).append(job.plan.export_id, self._holder, self._lease_s, piece):
                 raise StoppedError
