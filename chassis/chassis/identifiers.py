@@ -111,7 +111,7 @@ class IdentifierTypes:
 
     def spelt(self, namespace: str, value: str) -> str | None:
         """Do what `normalise` does, without looking whether it was done before."""
-        text = unicodedata.normalize("NFC", value).strip(_AROUND)
+        text = (value if value.isascii() else unicodedata.normalize("NFC", value)).strip(_AROUND)
         if not text or len(text) > MAX_VALUE_LENGTH or "\x00" in text or is_junk(text, self._junk):
             return None
         spelling = self._spellings[namespace]

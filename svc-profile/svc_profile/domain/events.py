@@ -5,9 +5,8 @@ Millions of these values pass through, so they are frozen structs of msgspec: wh
 of the cost. A fragment is known here by the 16 bytes of its id, which compare like the UUID and cost less.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -27,8 +26,6 @@ OWN_WISH = "privacy"
 """Source of events that customers ask for themselves, such as a correction: taken in whatever they have refused."""
 
 NO_CONSENT: Mapping[str, bool] = MappingProxyType({})
-
-_CACHED = 32_768
 
 
 class Name(msgspec.Struct, frozen=True, gc=False):
@@ -100,8 +97,7 @@ class Namer:
     def __init__(self, key: IdentityKey) -> None:
         self._key = key
         self.types = key.types
-        # Visitors come again with the same ids; what else names a customer, such as an address, hardly does.
-        self._pair: Callable[[str, str], Names] = lru_cache(_CACHED)(self._make_pair)
+        self._user_first = key.types.rank[USER_ID] < key.types.rank[ANONYMOUS_ID]
 
     def names(
         self, user_id: str, anonymous_id: str, previous_id: str = "", traits: Mapping[str, Any] = NO_TRAITS
@@ -112,13 +108,13 @@ class Namer:
             pair = self._with_traits(pair, traits)
         return self._with_previous(pair.seen, previous_id) if previous_id else pair
 
-    def _make_pair(self, user_id: str, anonymous_id: str) -> Names:
+    def _pair(self, user_id: str, anonymous_id: str) -> Names:
         user = self._name(USER_ID, user_id) if user_id else None
         visitor = self._name(ANONYMOUS_ID, anonymous_id) if anonymous_id else None
         if user is None or visitor is None:
             only = user or visitor
             return NO_NAMES if only is None else Names((only,))
-        return Names(self._by_strength([user, visitor]))
+        return Names((user, visitor) if self._user_first else (visitor, user))
 
     def _with_traits(self, pair: Names, traits: Mapping[str, Any]) -> Names:
         found = self._in_traits(traits)
@@ -133,13 +129,13 @@ class Namer:
         return Names(self._by_strength([*seen, previous]), previous, None if former in seen else former)
 
     def _name(self, namespace: str, raw: str) -> Name | None:
-        # What comes here is not in the cache of pairs, and would not be in that of spellings.
+        # Nothing is looked up in a cache: to miss costs as much as to hash, and of a million customers nearly all miss.
         value = self.types.spelt(namespace, raw)
         return None if value is None else Name(self._key.fragment_key(namespace, value), namespace, value)
 
-    def _by_strength(self, names: Sequence[Name | None]) -> tuple[Name, ...]:
+    def _by_strength(self, names: Sequence[Name]) -> tuple[Name, ...]:
         """Put names in order, each once; of one type the first that was given is the strongest."""
-        found = tuple(dict.fromkeys([name for name in names if name is not None]))
+        found = tuple(dict.fromkeys(names))
         if len(found) < 2:
             return found
         rank = self.types.rank
