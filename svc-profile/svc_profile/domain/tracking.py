@@ -97,18 +97,12 @@ class Tally:
     def __init__(self) -> None:
         self.seen: dict[Key, EventSeen] = {}
 
-    def count(self, name: str, source: str, received_us: int) -> EventSeen | None:
-        """Count one event; answers where its properties belong when they are to be looked at."""
-        key = (name, source)
-        seen = self.seen.get(key)
-        if seen is None:
-            seen = self.seen[key] = EventSeen(received_us, received_us)
-        seen.count += 1
-        if received_us < seen.first_us:
-            seen.first_us = received_us
-        elif received_us > seen.last_us:
-            seen.last_us = received_us
-        return seen if seen.inspected < MAX_INSPECTED else None
+    def add(self, name: str, source: str, seen: EventSeen) -> EventSeen:
+        """Add what was seen of some events of one name and source; answers what was seen of all such."""
+        known = self.seen.setdefault((name, source), seen)
+        if known is not seen:
+            known.absorb(seen)
+        return known
 
 
 def inspect(seen: EventSeen, values: Mapping[str, Any], received_us: int) -> None:

@@ -6,29 +6,31 @@ from collections.abc import Iterable
 from chassis.clock import timestamp_from_us
 from chassis.events import counted_name
 from chassis.streams import Delivery
-from dangol.events.v1.events_pb2 import EventBatch
+from dangol.events.v1.events_pb2 import Event, EventBatch
 from dangol.profile.v1 import ingest_pb2 as pb
 
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.planning import Property, TrackedEvent, compare
-from svc_profile.domain.tracking import MAX_BYTES, OTHERS, TYPES, EventSeen, Tally, inspect
+from svc_profile.domain.tracking import MAX_BYTES, MAX_INSPECTED, OTHERS, TYPES, EventSeen, Tally, inspect
 from svc_profile.wire.collecting import RESOLVED_PREFIX, stated
 from svc_profile.wire.values import in_years
 
 
 def tally_of(deliveries: Iterable[Delivery[EventBatch]]) -> Tally:
     """Count the events of resolved messages; those that are only told anew were counted the first time."""
-    tally = Tally()
+    told: dict[tuple[str, str], list[Event]] = {}
     for delivery in deliveries:
-        if not delivery.message_id.startswith(RESOLVED_PREFIX):
-            continue
-        for event in delivery.message.events:
-            name = counted_name(event)
-            received_us = in_years(event.received_time_us)
-            known = storable_text(name) if len(name.encode()) <= MAX_BYTES else OTHERS
-            seen = tally.count(known, storable_text(event.source), received_us)
-            if seen is not None:
-                inspect(seen, stated(event), received_us)
+        if delivery.message_id.startswith(RESOLVED_PREFIX):
+            for event in delivery.message.events:
+                told.setdefault((counted_name(event), event.source), []).append(event)
+    tally = Tally()
+    for (name, source), events in told.items():
+        known = storable_text(name) if len(name.encode()) <= MAX_BYTES else OTHERS
+        times = [event.received_time_us for event in events]
+        counted = EventSeen(in_years(min(times)), in_years(max(times)), len(times))
+        seen = tally.add(known, storable_text(source), counted)
+        for event in events[: MAX_INSPECTED - seen.inspected]:
+            inspect(seen, stated(event), in_years(event.received_time_us))
     return tally
 
 
