@@ -12,6 +12,8 @@ from dangol.events.v1.events_pb2 import Event, EventType
 DEFAULT_CURRENCY = "KRW"
 ORDER_COMPLETED = "Order Completed"
 ORDER_REFUNDED = "Order Refunded"
+MONEY_EVENTS = frozenset({ORDER_COMPLETED, ORDER_REFUNDED})
+"""Names of the events that may carry an amount."""
 
 TYPE_NAMES: Mapping[int, str] = {
     EventType.EVENT_TYPE_IDENTIFY: "identify",
@@ -62,7 +64,7 @@ def json_object(data: bytes) -> dict[str, Any]:
 
 def moves_money(event: Event) -> bool:
     """Tell, without opening the properties, whether an event may carry an amount."""
-    return event.type == _TRACK and event.name in (ORDER_COMPLETED, ORDER_REFUNDED)
+    return event.type == _TRACK and event.name in MONEY_EVENTS
 
 
 def order_amount(event_name: str, properties: Mapping[str, Any]) -> Amount | None:
@@ -70,7 +72,7 @@ def order_amount(event_name: str, properties: Mapping[str, Any]) -> Amount | Non
 
     The amount is `revenue`, else `total`, else `value`; one that is missing, not a number, negative or absurd counts 0.
     """
-    if event_name not in (ORDER_COMPLETED, ORDER_REFUNDED):
+    if event_name not in MONEY_EVENTS:
         return None
     found = (properties[key] for key in ("revenue", "total", "value") if properties.get(key) is not None)
     value = _decimal(next(found, 0))

@@ -20,7 +20,7 @@ from chassis.bus import Bus, Outgoing
 from chassis.clock import now, to_us
 from chassis.database import Database, Transaction, lost_connection
 from chassis.errors import Invalid
-from chassis.pull import shard_of
+from chassis.pull import lane_of
 from chassis.streams import Delivery
 from dangol.events.v1.events_pb2 import EventBatch
 
@@ -173,7 +173,7 @@ class ImportWorker:
         """Learn from a batch, each lane from its customers."""
         messages: list[list[Message]] = [[] for _ in lanes]
         for message in piece.messages:
-            messages[shard_of(message[0]) % len(lanes)].append(message)
+            messages[lane_of(message[0], len(lanes))].append(message)
         # Rejected rows are kept by whoever comes first.
         rejected = [piece.rejected, *[()] * (len(lanes) - 1)]
         try:
