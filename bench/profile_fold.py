@@ -312,10 +312,10 @@ def cpu_of(server: psutil.Process) -> float:
 async def prepare(database: Database) -> None:
     """Make the tables of the prototype."""
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE bare_seen (event_key uuid PRIMARY KEY)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS bare_seen (event_key uuid PRIMARY KEY)")
         await tx.execute(
-            "CREATE TABLE bare_profiles (id uuid PRIMARY KEY, first_us bigint, last_us bigint, counts jsonb)"
-            " WITH (fillfactor = 70)"
+            "CREATE TABLE IF NOT EXISTS bare_profiles"
+            " (id uuid PRIMARY KEY, first_us bigint, last_us bigint, counts jsonb) WITH (fillfactor = 70)"
         )
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the cost of an event grows with the number of customers that svc-profile knows, and what a customer weighs.
 
-The same traffic of known customers, who come at random from all that there are, is measured while few and while many
-are loaded, in one run: through the service as it runs, from JetStream to JetStream, right after loading and when it has
-flowed for a while; then through the service's fold alone.
+Several databases are loaded, each with another number of customers. Then the same traffic of known customers, who come
+at random from all that there are, is measured in turns, some events of each size at a time, so that a machine whose
+speed changes is as slow for one as for the other: through the service as it runs, from JetStream to JetStream, and
+through its fold alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
 
 import uvloop
 from chassis.bus import Outgoing
@@ -42,6 +46,9 @@ WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname = ANY 
 
 _LEFT = "SELECT (SELECT count(*) FROM search_queue) + (SELECT count(*) FROM consent_due)"
 
+_CUSTOMERS = "SELECT count(*) FROM fragments WHERE namespace = 'user_id'"
+_EVENTS = "SELECT count(*) FROM events"
+
 STATE = ("fragments", "links", "fragment_profiles")
 
 
@@ -49,10 +56,15 @@ STATE = ("fragments", "links", "fragment_profiles")
 class Served:
     """What the service as it runs took."""
 
-    per_second: float
-    """Events in a second."""
+    events: float
+    seconds: float
     cpu_us: float
     """Processor time per event of the service, PostgreSQL and NATS together."""
+
+    @property
+    def per_second(self) -> float:
+        """Events in a second."""
+        return self.events / self.seconds
 
 
 @dataclass(frozen=True)
@@ -61,86 +73,108 @@ class Size:
 
     profiles: int
     begun: Served
-    """The first half of the traffic: PostgreSQL writes every page whole into its log when it changes it first."""
+    """The first turn after a checkpoint: PostgreSQL writes every page whole into its log when it changes it first."""
     served: Served
-    """The second half."""
+    """The turns after the first third of them."""
     folded: Cost
+    """The same turns, through the fold alone."""
     state_bytes: float
     """Bytes of a profile: its fragments, links and mapping, with their indexes."""
     event_bytes: float
     """Bytes of a stored event, with its indexes."""
 
 
-def _arrivals(first: int, last: int) -> Iterator[list[Event]]:
+def _arrivals(customers: int) -> Iterator[list[Event]]:
     """Say who customers are: each with a user id, an e-mail address and a device."""
-    for start in range(first, last, _CHUNK):
+    for start in range(0, customers, _CHUNK):
         yield [
             event("identify", n, user=f"u{n}", visitor=f"v{n}", traits=traits_of(n))
-            for n in range(start, min(last, start + _CHUNK))
+            for n in range(start, min(customers, start + _CHUNK))
         ]
 
 
 class Growing:
-    """A running service whose customers become more."""
+    """A running service that knows a number of customers."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, size: int) -> None:
+        self.size = size
         self._running = running
         self._database: Database = running.service.database
         self._handle = Collecting(Namer(IdentityKey(bytes.fromhex(KEY)))).on_collected
         self._backlog = Backlog(running.service.bus.jetstream)
         self._chance = random.Random(11)
-        self._loaded = 0
         self._stored = 0
+        self._served: list[Served] = []
+        self._folded: list[Cost] = []
 
-    async def measure(self, size: int, events: int) -> Size:
-        """Load customers up to a number; then measure traffic of all of them."""
-        for arrivals in _arrivals(self._loaded, size):
-            await handle_all(self._database, self._handle, pack(arrivals), MESSAGES)
-        self._stored, self._loaded = self._stored + size - self._loaded, size
-        await self._settle()
-        begun, served = await self._serve(self._traffic(2 * events))
+    async def load(self) -> None:
+        """Load the customers, unless they are there, and let everything be done that follows from that."""
+        if await self._value(_CUSTOMERS) < self.size:
+            for arrivals in _arrivals(self.size):
+                await handle_all(self._database, self._handle, pack(arrivals), MESSAGES)
+        self._stored = await self._value(_EVENTS)
         await self._finish()
-        folded = await measure_on(self._database, self._running.postgres, self._handle, MESSAGES, self._traffic(events))
+
+    async def settle(self) -> None:
+        """Begin as after a night: cleaned up, all on disk."""
+        async with self._database.snapshot() as tx:
+            await tx.execute("VACUUM ANALYZE")
+            await tx.execute("CHECKPOINT")
+
+    async def take_turn(self, events: int) -> None:
+        """Measure some events through the service, and as many through its fold alone."""
+        self._served.append(await self._serve(self._traffic(events)))
+        await self._finish()
+        traffic = self._traffic(events)
+        self._folded.append(await measure_on(self._database, self._running.postgres, self._handle, MESSAGES, traffic))
+
+    async def size_up(self) -> Size:
+        """Return what all turns came to."""
+        from_turn = len(self._served) // 3
+        served, folded = self._served[from_turn:], self._folded[from_turn:]
         state, kept = await self._bytes(*STATE), await self._bytes("events")
-        return Size(size, begun, served, folded, state / size, kept / self._stored)
+        return Size(
+            self.size,
+            self._served[0],
+            Served(
+                sum(each.events for each in served),
+                sum(each.seconds for each in served),
+                sum(each.cpu_us * each.events for each in served) / sum(each.events for each in served),
+            ),
+            Cost(
+                sum(each.events for each in folded),
+                sum(each.seconds for each in folded),
+                mean(each.python_us for each in folded),
+                mean(each.postgres_us for each in folded),
+                mean(each.rows for each in folded),
+            ),
+            state / self.size,
+            kept / self._stored,
+        )
 
     def _traffic(self, events: int) -> list[Event]:
         first = self._stored
         self._stored += events
-        return [event("track", first + n, user=f"u{self._chance.randrange(self._loaded)}") for n in range(events)]
-
-    async def _settle(self) -> None:
-        """Let the service finish what follows from loading; then begin as after a night: cleaned up, all on disk."""
-        await self._finish()
-        async with self._database.snapshot() as tx:
-            await tx.execute("VACUUM ANALYZE")
-            await tx.execute("CHECKPOINT")
+        return [event("track", first + n, user=f"u{self._chance.randrange(self.size)}") for n in range(events)]
 
     async def _finish(self) -> None:
         """Let the service do what is to be done: announcements, the search index, what ages mean."""
         while any((await self._backlog.messages()).values()) or await self._value(_LEFT):
             await asyncio.sleep(1)
 
-    async def _serve(self, events: Sequence[Event]) -> tuple[Served, Served]:
-        """Publish events as the gateway does, and measure how each half of them is worked off."""
+    async def _serve(self, events: Sequence[Event]) -> Served:
+        """Publish events as the gateway does, and measure how what is left of them then is worked off."""
         batches = packed(events)
         outgoing = [Outgoing(f"events.collected.{each.shard}", each.data, new_ulid()) for each in batches]
-        size = len(events) / len(batches)
         collect_less()
         for start in range(0, len(outgoing), _PUBLISHED_AT_ONCE):
             await self._running.service.bus.publish_all(outgoing[start : start + _PUBLISHED_AT_ONCE])
-        return await self._work_off(len(batches) // 2, size), await self._work_off(0, size)
-
-    async def _work_off(self, rest: int, events: float) -> Served:
-        """Measure until so many messages, of so many events on average, are left."""
-        waiting = before = await self._waiting()
-        spent, started = self._running.spent(), time.perf_counter()
-        while waiting > rest:
+        waiting, spent, started = await self._waiting(), self._running.spent(), time.perf_counter()
+        while await self._waiting():
             await asyncio.sleep(_LOOK_S)
-            waiting = await self._waiting()
         seconds, cpu = time.perf_counter() - started, sum(self._running.spent()) - sum(spent)
-        count = (before - waiting) * events
-        return Served(count / seconds, cpu / count * 1e6)
+        count = waiting * len(events) / len(batches)
+        return Served(count, seconds, cpu / count * 1e6)
 
     async def _waiting(self) -> int:
         """Return how many collected messages are not learnt from."""
@@ -182,23 +216,38 @@ HEAD = (
 )  # fmt: skip
 
 
-async def measure_growth(sizes: Sequence[int], events: int) -> list[Size]:
-    """Measure on engines of its own."""
-    async with whole_service() as running:
-        await running.runner.start()
-        growing = Growing(running)
-        return [await growing.measure(size, events) for size in sizes]
+async def measure_growth(sizes: Sequence[int], events: int, turns: int, kept: Path | None) -> list[Size]:
+    """Measure on engines of its own, one database for each size."""
+    async with AsyncExitStack() as stack:
+        all_sizes = []
+        for size in sizes:
+            running = await stack.enter_async_context(whole_service(kept=kept / str(size) if kept else None))
+            await running.runner.start()
+            all_sizes.append(Growing(running, size))
+        for growing in all_sizes:
+            await growing.load()
+            print(f"{growing.size} customers are loaded", flush=True)
+        for growing in all_sizes:
+            await growing.settle()
+        for turn in range(turns):
+            for growing in all_sizes:
+                await growing.take_turn(events)
+            print(f"turn {turn + 1} of {turns}", flush=True)
+        return [await growing.size_up() for growing in all_sizes]
 
 
 def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profiles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--events", type=int, default=500_000)
+    parser.add_argument("--events", type=int, default=100_000, help="of each turn")
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--kept", type=Path, help="a folder in which databases stay loaded for the next time")
     parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
     collect_less()
-    lines = table(HEAD, rows(uvloop.run(measure_growth(arguments.profiles, arguments.events))))
+    sizes = uvloop.run(measure_growth(arguments.profiles, arguments.events, arguments.turns, arguments.kept))
+    lines = table(HEAD, rows(sizes))
     print("\n".join(lines))
     if not arguments.dry:
         put_table("profile-growth", lines)

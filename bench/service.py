@@ -48,11 +48,14 @@ class Running:
 
 
 @asynccontextmanager
-async def whole_service(roles: Sequence[str] = ROLES) -> AsyncIterator[Running]:
-    """Start the engines and make the tables; the runner is started by the caller, and stopped here."""
+async def whole_service(roles: Sequence[str] = ROLES, kept: Path | None = None) -> AsyncIterator[Running]:
+    """Start the engines and make the tables; the runner is started by the caller, and stopped here.
+
+    A folder that is `kept` holds the database afterwards, and it is found there the next time.
+    """
     with tempfile.TemporaryDirectory(prefix="dangol-bench-") as folder:
         postgres_port, nats_port = free_ports(2)
-        postgres = PostgresEngine(Path(folder) / "postgres", postgres_port)
+        postgres = PostgresEngine((kept or Path(folder)) / "postgres", postgres_port)
         nats = NatsEngine(Path(folder) / "nats", nats_port)
         with postgres, nats:
             settings = Settings(
