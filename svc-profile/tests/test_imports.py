@@ -28,6 +28,7 @@ from dangol.profile.v1.transfer_pb2_grpc import ImportServiceStub
 from svc_profile.app import build
 from svc_profile.consumers import Collecting
 from svc_profile.domain.events import Namer
+from svc_profile.domain.imports import BATCH_ROWS
 from svc_profile.settings import Settings
 from svc_profile.workers.importing import ImportWorker
 
@@ -312,7 +313,7 @@ async def test_an_upload_goes_on_where_it_stopped(service: RunningService, tag: 
 
 
 async def test_a_paused_import_goes_on_and_a_cancelled_one_never(service: RunningService, tag: str) -> None:
-    rows = 30_000
+    rows = BATCH_ROWS + 6_000
     data = csv("customer,at,total,order", *(f"u{n % 100}-{tag},2024-01-01,1,o{n}" for n in range(rows)))
     import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
     await upload(service, import_id, data, piece=2**20)
@@ -404,7 +405,7 @@ class BrokenBus(Bus):
 async def test_what_was_committed_and_not_announced_is_announced_later(engines: Engines, attempts: int) -> None:
     """Profiles learnt once, and each event is resolved once, however often a process died in between."""
     async with running(build, Settings, engines, roles=("rpc",)) as service:
-        rows = 9_000
+        rows = BATCH_ROWS + 1_000
         data = csv("customer,at,total,order", *(f"u{n % 50},2024-01-01,1,o{n}" for n in range(rows)))
         import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
         await upload(service, import_id, data, piece=2**20)
@@ -502,7 +503,7 @@ async def test_a_file_is_parsed_apart_without_a_secret_and_goes_on_when_its_pars
     service: RunningService, tag: str
 ) -> None:
     os.environ["DANGOL_SECRET_OF_THIS_TEST"] = "nobody-who-parses-needs-this"
-    rows = 20_000
+    rows = BATCH_ROWS + 2_000
     data = csv("customer,at,total,order", *(f"u{n % 100}-{tag},2024-01-01,1,o{n}" for n in range(rows)))
     import_id = await create(service, EVENTS, pb.IMPORT_FORMAT_CSV, mapping=ORDERS)
     await upload(service, import_id, data, piece=2**20)

@@ -19,8 +19,11 @@ class State(IntEnum):
 ENDED = frozenset({State.COMPLETED, State.CANCELLED})
 """States that nothing leads out of."""
 
-BATCH_ROWS = 8_000
-"""Rows of one batch. An import keeps the number it began with: a batch that is done again must be the same."""
+BATCH_ROWS = 24_000
+"""Rows of one batch. An import keeps the number it began with: a batch that is done again must be the same.
+
+Of 8,000 rows each event cost about a fifth more, of 32,000 little less, and batches in hand are in memory.
+"""
 
 KEPT_REJECTS = 10_000
 """Rejected rows of one import that are kept to look at; all are counted."""

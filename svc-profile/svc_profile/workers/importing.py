@@ -44,7 +44,7 @@ _LANES = 4
 while PostgreSQL works for one of them, this process works for the next."""
 _IN_FLIGHT = 2
 """Batches that are being learnt from at a time: a lane that is done with one goes on with the next."""
-_IN_HAND = 4
+_IN_HAND = 3
 """Batches that are not finished yet, with those that wait to be published."""
 _IDLE_S = 1.0
 _RETRY_S = 0.5
