@@ -7,13 +7,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
-from dangol.events.v1.events_pb2 import Event, EventType
+from dangol.events.v1.events_pb2 import EventType
 
 DEFAULT_CURRENCY = "KRW"
 ORDER_COMPLETED = "Order Completed"
 ORDER_REFUNDED = "Order Refunded"
-MONEY_EVENTS = frozenset({ORDER_COMPLETED, ORDER_REFUNDED})
-"""Names of the events that may carry an amount."""
 
 TYPE_NAMES: Mapping[int, str] = {
     EventType.EVENT_TYPE_IDENTIFY: "identify",
@@ -25,6 +23,7 @@ TYPE_NAMES: Mapping[int, str] = {
 }
 
 _TRACK = EventType.EVENT_TYPE_TRACK
+_MONEY_EVENTS = frozenset({ORDER_COMPLETED, ORDER_REFUNDED})
 _MAX_AMOUNT = Decimal(10) ** 13
 _CENTI_CENT = Decimal("0.0001")
 
@@ -46,9 +45,9 @@ class Amount:
         return self.value >= 0
 
 
-def counted_name(event: Event) -> str:
-    """Return the name an event is counted under: its own for `track`, the name of the call for the others."""
-    return event.name if event.type == _TRACK else TYPE_NAMES[event.type]
+def counted_name(kind: int, name: str) -> str:
+    """Return what an event of a type and a name is counted under: its own name for `track`, else that of the call."""
+    return name if kind == _TRACK else TYPE_NAMES[kind]
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -62,9 +61,9 @@ def json_object(data: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def moves_money(event: Event) -> bool:
-    """Tell, without opening the properties, whether an event may carry an amount."""
-    return event.type == _TRACK and event.name in MONEY_EVENTS
+def moves_money(kind: int, name: str) -> bool:
+    """Tell, by an event's type and name, whether it may carry an amount."""
+    return kind == _TRACK and name in _MONEY_EVENTS
 
 
 def order_amount(event_name: str, properties: Mapping[str, Any]) -> Amount | None:
@@ -72,7 +71,7 @@ def order_amount(event_name: str, properties: Mapping[str, Any]) -> Amount | Non
 
     The amount is `revenue`, else `total`, else `value`; one that is missing, not a number, negative or absurd counts 0.
     """
-    if event_name not in MONEY_EVENTS:
+    if event_name not in _MONEY_EVENTS:
         return None
     found = (properties[key] for key in ("revenue", "total", "value") if properties.get(key) is not None)
     value = _decimal(next(found, 0))

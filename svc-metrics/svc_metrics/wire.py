@@ -72,7 +72,7 @@ def event_columns(events: Sequence[Event]) -> pa.Table:
         "message_id": [event.message_id for event in events],
         "type": [event.type for event in events],
         "name": [event.name for event in events],
-        "counted_name": [counted_name(event) for event in events],
+        "counted_name": [counted_name(event.type, event.name) for event in events],
         "revenue": _decimals(revenue),
         "currency": currencies,
         "order_id": order_ids,
@@ -85,7 +85,7 @@ def event_columns(events: Sequence[Event]) -> pa.Table:
 
 def _amounts(events: Sequence[Event]) -> Iterator[tuple[int, Amount]]:
     for index, event in enumerate(events):
-        if moves_money(event):
+        if moves_money(event.type, event.name):
             amount = order_amount(event.name, json_object(event.properties))
             if amount:
                 yield index, amount

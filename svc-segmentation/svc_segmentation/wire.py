@@ -59,7 +59,8 @@ class EventReader:
         return behaviour
 
     def _add(self, event: events_pb2.Event, behaviour: Behaviour) -> None:
-        fragment, profile, name, properties = event.fragment_id, event.profile_id, counted_name(event), event.properties
+        fragment, profile, properties = event.fragment_id, event.profile_id, event.properties
+        name = counted_name(event.type, event.name)
         if len(fragment) != 16 or len(profile) != 16:
             raise Invalid.field("events.fragment_id", "a resolved event has a fragment and a profile of 16 bytes")
         time_us = clamped(event.time_us)
@@ -75,7 +76,7 @@ class EventReader:
             carried = msgspec.structs.astuple(self._decode(properties))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return ()
-        if name in _ORDERS and moves_money(event):
+        if name in _ORDERS and moves_money(event.type, event.name):
             return self._order_amounts(event, properties, time_us, carried)
         if carried == self._nothing:
             return ()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-from chassis.events import MONEY_EVENTS, TYPE_NAMES, json_object, order_amount
+from chassis.events import counted_name, json_object, moves_money, order_amount
 from dangol.events.v1 import events_pb2
 from msgspec.structs import replace
 
@@ -21,7 +21,6 @@ MAX_EVENTS = 500
 """Most events of one message."""
 
 _IDENTIFY = events_pb2.EVENT_TYPE_IDENTIFY
-_TRACK = events_pb2.EVENT_TYPE_TRACK
 _ALIAS = events_pb2.EVENT_TYPE_ALIAS
 _GROUP = events_pb2.EVENT_TYPE_GROUP
 
@@ -62,21 +61,20 @@ def read_event(event: events_pb2.Event, namer: Namer) -> Event:
     """Read what an event tells; its properties are opened only when it may move money."""
     # Each reading of a text makes it anew, so each is read once.
     kind, name, source, message_id = event.type, event.name, event.source, event.message_id
-    counted = name if kind == _TRACK else TYPE_NAMES[kind]
     time_us = event.time_us
     traits = _traits(event.traits) if kind == _IDENTIFY else NO_TRAITS
     previous_id = event.previous_id if kind == _ALIAS else ""
     return Event(
         event_key(source, message_id),
         time_us if FIRST_US <= time_us <= LAST_US else min(max(time_us, FIRST_US), LAST_US),
-        storable_text(counted),
+        storable_text(counted_name(kind, name)),
         namer.names(event.user_id, event.anonymous_id, previous_id, traits),
         source,
         message_id,
         event.received_time_us,
         traits,
         storable_text(event.group_id) if kind == _GROUP else "",
-        _amount(event) if kind == _TRACK and name in MONEY_EVENTS else None,
+        _amount(event) if moves_money(kind, name) else None,
         _consent(event) if name in DECISIONS or _CONSENT in event.context else NO_CONSENT,
         event.SerializeToString(),
         group_traits=_traits(event.traits) if kind == _GROUP else NO_TRAITS,

@@ -22,7 +22,7 @@ def tally_of(deliveries: Iterable[Delivery[EventBatch]]) -> Tally:
     for delivery in deliveries:
         if delivery.message_id.startswith(RESOLVED_PREFIX):
             for event in delivery.message.events:
-                told.setdefault((counted_name(event), event.source), []).append(event)
+                told.setdefault((counted_name(event.type, event.name), event.source), []).append(event)
     tally = Tally()
     for (name, source), events in told.items():
         known = storable_text(name) if len(name.encode()) <= MAX_BYTES else OTHERS
