@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chassis.errors import Invalid
-from dangol.events.v1.events_pb2 import Event, EventBatch
+from dangol.events.v1.events_pb2 import EventBatch
 from dangol.profile.v1 import transfer_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,7 +139,7 @@ def test_messages_of_a_batch_are_the_same_each_time_and_no_larger_than_those_of_
     assert packed == list(messages_of(job, piece, 2))
     messages = [EventBatch.FromString(data) for _, _, data in packed]
     assert sorted(event.message_id for message in messages for event in message.events) == sorted(
-        Event.FromString(made.event).message_id for made in piece.events
+        EventBatch.FromString(made.event).events[0].message_id for made in piece.events
     )
     assert all(len(message.events) <= MESSAGE_EVENTS and message.ByteSize() < 2**20 for message in messages)
     assert [message.SerializeToString() for message in messages] == [data for _, _, data in packed]

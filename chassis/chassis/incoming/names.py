@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids and names as clients send them, brought to text; the cache holds what comes again and again."""
-
-from functools import lru_cache
+"""Ids and names as clients send them, brought to text."""
 
 from chassis.identifiers import is_junk
 
@@ -15,8 +13,9 @@ def text_of(value: Value) -> str:
     return "" if value is None else str(value)
 
 
-@lru_cache(maxsize=32768)
 def usable_id(value: Value) -> str:
     """Return an id without surrounding space; empty for what clients send when they mean nobody."""
+    if not value:
+        return ""
     text = text_of(value).strip()
     return "" if is_junk(text) else text
