@@ -1,61 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep event schemas, and hold the enforced ones ready for every process that judges events."""
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from chassis.database import Database, Transaction, lost_connection
+from chassis.database import Database, Transaction
 from chassis.errors import Conflict
 
 from svc_profile.domain.schemas import Enforcement, EventSchema, Judge, Judges, SchemaDraft, Violation, judges_of
 from svc_profile.store.schemas import SchemaStore
+from svc_profile.usecases.watching import Watched
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
-"""How often a process looks whether a schema has changed."""
 
-
-class SchemaBook:
+class SchemaBook(Watched):
     """The enforced schemas as this process knows them: read at start, and again when one has changed.
 
     Who judges an event reads a mapping in memory; while no schema is enforced it is empty.
     """
 
+    what = "event schemas"
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._revision = 0
         self.judges: Judges = {}
-
-    async def open(self) -> None:
-        """Read the schemas before any event is judged, waiting for PostgreSQL as long as it takes."""
-        while True:
-            try:
-                await self.refresh()
-                return
-            except Exception as error:
-                if not lost_connection(error):
-                    raise
-            await asyncio.sleep(_LOOK_S)
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Look for changes until the service stops."""
-        while not stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _LOOK_S)
-            try:
-                await self.refresh()
-            except Exception as error:
-                if not lost_connection(error):
-                    raise
-                log.warning("event schemas wait for PostgreSQL")
 
     async def refresh(self) -> None:
         """Read the schemas if one has changed."""

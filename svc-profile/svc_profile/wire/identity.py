@@ -12,7 +12,7 @@ from svc_profile.domain.claims import Pair
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.identity import Conflict, Placement
 from svc_profile.wire.profiles import identifier_to_proto, profile_id
-from svc_profile.wire.values import bad_token, in_bigint, require_empty
+from svc_profile.wire.values import in_bigint, key_in, require_empty
 
 MAX_MAPPINGS = 1_000
 
@@ -86,16 +86,6 @@ def conflict_position(token: Mapping[str, Any]) -> tuple[int, FragmentKey, Fragm
     """Read what `position_of_conflict` wrote; None is the beginning."""
     match token:
         case {"time": int(time_us), "child": str(child), "parent": str(parent)}:
-            return in_bigint(time_us), _key(child), _key(parent)
+            return in_bigint(time_us), key_in(child), key_in(parent)
     require_empty(token)
     return None
-
-
-def _key(text: str) -> FragmentKey:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 16:
-        raise bad_token()
-    return key

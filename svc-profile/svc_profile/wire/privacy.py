@@ -32,7 +32,7 @@ from svc_profile.domain.data_requests import (
 from svc_profile.domain.events import OWN_WISH, Name
 from svc_profile.domain.suppressions import Suppression
 from svc_profile.wire.profiles import profile_id
-from svc_profile.wire.values import bad_token, require_empty
+from svc_profile.wire.values import bad_token, key_in, require_empty
 
 MOST_FRAGMENTS = 1_000
 
@@ -250,12 +250,12 @@ def suppression_position(token: Mapping[str, Any]) -> tuple[datetime, bytes] | N
     match token:
         case {"time": str(time), "id": str(id_)}:
             try:
-                position = datetime.fromisoformat(time), bytes.fromhex(id_)
+                created = datetime.fromisoformat(time)
             except ValueError as error:
                 raise bad_token() from error
-            if len(position[1]) != 16 or position[0].tzinfo is None:
+            if created.tzinfo is None:
                 raise bad_token()
-            return position
+            return created, key_in(id_)
     require_empty(token)
     return None
 

@@ -11,7 +11,7 @@ from dangol.profile.v1 import agent_pb2 as pb
 from svc_profile.domain.profiles import Profile
 from svc_profile.domain.search import Match, names_in
 from svc_profile.wire.profiles import identifier_to_proto, profile_id
-from svc_profile.wire.values import bad_token, in_bigint, require_empty
+from svc_profile.wire.values import in_bigint, key_in, require_empty
 
 _MAX_IDENTIFIERS = 20
 
@@ -42,16 +42,6 @@ def match_position(token: Mapping[str, Any]) -> tuple[int, int, bytes] | None:
     """Read what `position_of_match` wrote; None is the beginning."""
     match token:
         case {"rank": 1 | 2 | 3 as rank, "seen": int(seen), "id": str(text)}:
-            return rank, in_bigint(seen), _key(text)
+            return rank, in_bigint(seen), key_in(text)
     require_empty(token)
     return None
-
-
-def _key(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 16:
-        raise bad_token()
-    return key

@@ -69,3 +69,14 @@ def in_bigint(value: int) -> int:
 def bad_token() -> Invalid:
     """Return the error of a page token that nobody gave out."""
     return Invalid.field("page_token", "must be the next_page_token of an earlier answer")
+
+
+def key_in(text: str) -> bytes:
+    """Read the 16 bytes of an id out of a page token; raises `Invalid`."""
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 16:
+        raise bad_token()
+    return key
