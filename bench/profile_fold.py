@@ -3,9 +3,9 @@
 
 The prototype does the least that a profile store can do: it dedupes message ids, folds counts and times per customer in
 Python, and upserts them, in transactions of 1,000 events. It knows no identity, keeps no event and no trait. The
-consumer's function runs on prepared messages, without NATS, in transactions of 4,000 events, as large as the
-service makes them. Of both, four transactions
-run at a time, each with customers of its own, as in the consumer: Python works on one, PostgreSQL on others.
+consumer's function runs on prepared messages, without NATS, in transactions of 4,000 events, as large as the service
+makes them. Of both, four transactions run at a time, each with customers of its own, as in the consumer: Python works
+on one, PostgreSQL on others.
 """
 
 from __future__ import annotations
