@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from svc_profile.domain.cells import Times, read_boolean, read_list, read_number
 from svc_profile.domain.columns import Column, FileMapping, RowReader, RowRejected, check_mapping
-from svc_profile.domain.imports import ImportJob, ImportPlan, Progress, State
+from svc_profile.domain.imports import BATCH_BYTES, BATCH_ROWS, ImportJob, ImportPlan, Progress, State
 from svc_profile.wire.files import MAX_LINE_BYTES, CsvRows, LineRows, Problem
 from svc_profile.wire.importing import Slice, slices
 from svc_profile.wire.packing import MESSAGE_EVENTS, messages_of
@@ -128,6 +128,24 @@ def test_a_quote_that_is_left_open_costs_what_it_swallows() -> None:
     assert len(problems) == 1
     assert "quote" in problems[0].rule
     assert len(found) > 10_000
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_batch_of_large_rows_ends_early_and_at_the_same_rows_each_time(name: str) -> None:
+    """A file of any rows streams; also one of which nothing is taken."""
+    large = [(f"u{n}", "2024-01-01", "Seen", "x" * 20_000) for n in range(1_000)]
+    refused = [("", "2024-01-01", "Seen", "y" * 2_000) for _ in range(9_000)]
+    data = FILES[name][2](large + refused)
+    whole = read(name, data, batch_rows=BATCH_ROWS)
+    assert sum(len(piece.events) for piece in whole) == 1_000
+    assert sum(len(piece.rejected) for piece in whole) == 9_000
+    sizes = [sum(len(made.event) for made in piece.events) + 1_000 * len(piece.rejected) for piece in whole]
+    assert all(BATCH_BYTES <= size < BATCH_BYTES + 32 * 1024 for size in sizes[:-1])
+    first = whole[0]
+    done = Progress(next_offset=first.next_offset, read_rows=first.first_row + first.read_rows)
+    # How much has been read is told by blocks, which lie differently from another beginning.
+    again = [replace(piece, read_bytes=0) for piece in read(name, data, done, BATCH_ROWS)]
+    assert again == [replace(piece, read_bytes=0) for piece in whole[1:]]
 
 
 def test_messages_of_a_batch_are_the_same_each_time_and_no_larger_than_those_of_the_gateway() -> None:

@@ -25,6 +25,9 @@ BATCH_ROWS = 24_000
 Of 8,000 rows each event cost about a fifth more, of 32,000 little less, and batches in hand are in memory.
 """
 
+BATCH_BYTES = 8 * 2**20
+"""A batch ends early with the row that makes its events, and the bodies of its rejected rows, as large as this."""
+
 KEPT_REJECTS = 10_000
 """Rejected rows of one import that are kept to look at; all are counted."""
 

@@ -14,7 +14,7 @@ from dangol.events.v1 import events_pb2
 from dangol.profile.v1 import transfer_pb2 as pb
 
 from svc_profile.domain.columns import Column, FileMapping, Row, RowReader, RowRejected
-from svc_profile.domain.imports import ImportJob, RejectedRow
+from svc_profile.domain.imports import BATCH_BYTES, ImportJob, RejectedRow
 from svc_profile.wire.archives import read_rudderstack, read_segment
 from svc_profile.wire.files import CsvRows, LineRows, ParquetRows, Problem, readable
 
@@ -110,6 +110,7 @@ def _cut(job: ImportJob, rows: _Rows, translate: Translate, file: BinaryIO) -> I
     number = first = job.progress.read_rows
     events: list[Made] = []
     rejected: list[RejectedRow] = []
+    size = 0
     for values in rows:
         number += 1
         try:
@@ -120,12 +121,13 @@ def _cut(job: ImportJob, rows: _Rows, translate: Translate, file: BinaryIO) -> I
                     rejected.append(_rejected(number, made, rows.body(values)))
                 else:
                     events.append(made)
+                    size += len(made.event)
         except RowRejected as rejection:
             body = values.body if isinstance(values, Problem) else rows.body(values)
             rejected.append(_rejected(number, rejection, body))
-        if number - first == job.batch_rows:
+        if number - first == job.batch_rows or size + _BODY_LENGTH * len(rejected) >= BATCH_BYTES:
             yield Slice(first, number - first, events, rejected, rows.offset, rows.read_bytes(file))
-            first, events, rejected = number, [], []
+            first, events, rejected, size = number, [], [], 0
     if number > first:
         yield Slice(first, number - first, events, rejected, rows.offset, rows.read_bytes(file))
 
