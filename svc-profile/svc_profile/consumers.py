@@ -34,7 +34,6 @@ from svc_profile.wire.privacy import read_erased, read_part, read_probed
 from svc_profile.wire.rejected import read_rejected
 from svc_profile.wire.tracking import tally_of
 from svc_profile.wire.traits import without_refused_traits
-from svc_profile.wire.webhooks import read_messages
 
 _WATCHFUL_BATCHES = 100
 """Repetitions come in waves, such as a file that is sent twice. One that comes unlooked for costs a failed COPY."""
@@ -116,7 +115,7 @@ async def on_feedback_recorded(tx: Transaction, messages: Sequence[FeedbackRecor
 
 async def on_domain_event(tx: Transaction, deliveries: Sequence[Delivery[any_pb2.Any]]) -> None:
     """Let what happens anywhere on the platform wait for the webhooks that want it."""
-    await webhooks.enqueue(tx, read_messages(deliveries), now_us=to_us(now()))
+    await webhooks.enqueue(tx, deliveries, now_us=to_us(now()))
 
 
 async def on_erasure_reported(tx: Transaction, reports: Sequence[privacy_pb2.ErasureReported]) -> None:

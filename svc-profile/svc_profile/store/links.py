@@ -145,8 +145,7 @@ class LinkStore:
 
     async def news(self, claims: Mapping[Pair, Claim], new: Container[FragmentKey]) -> dict[Pair, Claim]:
         """Return the claims that are not known yet, or not for so early a time; of `new` fragments none is known."""
-        # A former user id is the exception: it may have been claimed before anybody was seen with it.
-        asked = {pair: claim for pair, claim in claims.items() if claim.child not in new or claim.joins_two_people}
+        asked = _perhaps_known(claims, new)
         return {pair: claims[pair] for pair in claims.keys() - asked.keys()} | await self._news(asked)
 
     async def _news(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Claim]:
@@ -175,8 +174,9 @@ class LinkStore:
         """
         await self._tx.execute(_IDENTITY_LOCK)
 
-    async def of_children(self, claims: Mapping[Pair, Claim]) -> dict[Pair, Link]:
-        """Return the links of the claimed pairs, and every eligible link of their children."""
+    async def of_children(self, claims: Mapping[Pair, Claim], new: Container[FragmentKey]) -> dict[Pair, Link]:
+        """Return the links of the claimed pairs, and every eligible link of their children; `new` ones have none."""
+        claims = _perhaps_known(claims, new)
         if not claims:
             return {}
         rows = await self._tx.rows(
@@ -259,6 +259,11 @@ class LinkStore:
             Evidence(link, row.child_profile.bytes, row.parent_profile.bytes)
             for link, row in zip(links, rows, strict=True)
         ]
+
+
+def _perhaps_known(claims: Mapping[Pair, Claim], new: Container[FragmentKey]) -> dict[Pair, Claim]:
+    # A former user id is the exception: it may have been claimed before anybody was seen with it.
+    return {pair: claim for pair, claim in claims.items() if claim.child not in new or claim.joins_two_people}
 
 
 def _member(row: Row[Any]) -> Member:

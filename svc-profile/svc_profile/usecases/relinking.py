@@ -26,7 +26,7 @@ async def relink(
     """Find out anew who is who, around new evidence and around fragments that turned out to be older."""
     links = LinkStore(tx)
     await links.lock()
-    admission = admit(await links.of_children(news), news, types.shared)
+    admission = admit(await links.of_children(news, new), news, types.shared)
     standings = await links.standings((admission.touched | older) - new.keys())
     standings |= {key: identity.newcomer(key, f.first_seen_us, f.name.namespace) for key, f in new.items()}
     around = identity.survey(admission, standings, older, types)

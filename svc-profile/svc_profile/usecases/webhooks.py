@@ -2,17 +2,19 @@
 """Tell other systems what happens: keep endpoints, let messages wait for them, remember how sending ended."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from chassis.database import Transaction
 from chassis.errors import FailedPrecondition, NotFound, ResourceExhausted
 from chassis.ids import new_ulid
+from chassis.streams import Delivery as Heard
+from google.protobuf import any_pb2
 
-from svc_profile.domain.webhooks import GONE, Delivery, Endpoint, Message, Outcome, State, wait_seconds
+from svc_profile.domain.webhooks import GONE, Delivery, Endpoint, Outcome, State, wait_seconds
 from svc_profile.store.webhooks import WebhookStore
-from svc_profile.wire.webhooks import endpoint_disabled, message_of, pinged
+from svc_profile.wire.webhooks import endpoint_disabled, message_of, pinged, read_messages
 
 _MOST_ENDPOINTS = 100
 _HOUR_US = 3_600_000_000
@@ -74,10 +76,12 @@ async def ping_endpoint(tx: Transaction, endpoint_id: str, *, now_us: int) -> st
     return message.webhook_id
 
 
-async def enqueue(tx: Transaction, messages: Sequence[Message], *, now_us: int) -> None:
+async def enqueue(tx: Transaction, heard: Iterable[Heard[any_pb2.Any]], *, now_us: int) -> None:
     """Let what was announced wait for the endpoints that want it. A repeated message waits once."""
     store = WebhookStore(tx)
     endpoints = [endpoint for endpoint in await store.all() if not endpoint.disabled]
+    # Most of what happens nobody wants: only the rest is read and written as JSON.
+    messages = read_messages(h for h in heard if any(e.wants(h.message.TypeName()) for e in endpoints))
     wanted = [(e.endpoint_id, message) for e in endpoints for message in messages if e.wants(message.event_type)]
     await store.enqueue(wanted, now_us=now_us)
 
