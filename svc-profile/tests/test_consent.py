@@ -199,6 +199,19 @@ async def test_a_repeated_call_writes_once(service: RunningService, tag: str) ->
     assert len(await records(service, user)) == 2
 
 
+async def test_a_request_id_is_not_taken_for_another_answer(service: RunningService, tag: str) -> None:
+    """Nobody's withdrawal is lost to an id that came before, and nobody is told what another customer said."""
+    user, other = f"user_id:{tag}", f"user_id:other-{tag}"
+    await record(service, user, ("marketing_sms", GRANTED), request_id=tag)
+    for call in (
+        record(service, user, ("marketing_sms", WITHDRAWN), request_id=tag),
+        record(service, other, ("marketing_sms", GRANTED), request_id=tag),
+    ):
+        code, words = await failure(call)
+        assert (code, "request_id" in words) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert [each.answer for each in await records(service, user)] == [GRANTED]
+
+
 async def test_the_latest_answer_decides_whenever_it_is_written(service: RunningService, tag: str) -> None:
     """A form from yesterday that is typed in today does not outvote what was said this morning."""
     user, yesterday = f"user_id:{tag}", now() - timedelta(days=1)

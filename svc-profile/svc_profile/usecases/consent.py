@@ -2,7 +2,7 @@
 """Write down what customers say, tell what it means, and prove it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -91,6 +91,7 @@ async def record_consent(
     records = _records(fragment, decisions, call, situation, profile)
     ledger = LedgerStore(tx)
     written = await ledger.append(records, call.now_us)
+    _check_repeated(written, decisions, customers[profile])
     situation = await settle(tx, customers, call.now_us)
     rows = await ledger.with_hashes([record.sequence for record in written])
     consents = await _told(tx, situation, profile, call.now_us)
@@ -151,6 +152,16 @@ def _check(decisions: Sequence[Decision], purposes: Mapping[str, Purpose]) -> No
             raise Invalid.field(f"{field}.notice_version", "names no notice of the purpose")
         if decision.notice_version and decision.locale and decision.locale not in {each.locale for each in notices}:
             raise Invalid.field(f"{field}.locale", "names no language of the notice")
+
+
+def _check_repeated(
+    written: Sequence[Record], decisions: Sequence[Decision], fragments: Collection[FragmentKey]
+) -> None:
+    """Raise `Invalid` when a row of an earlier call says something else, or is about somebody else."""
+    for record, decision in zip(written, decisions, strict=True):
+        said = Answer.GRANTED if record.reason == MINIMUM_AGE else record.answer
+        if record.fragment not in fragments or said is not decision.answer:
+            raise Invalid.field("request_id", "was used for another answer, or another customer")
 
 
 async def get_consents(tx: Transaction, fragment: FragmentKey, now_us: int) -> CustomerConsents:
