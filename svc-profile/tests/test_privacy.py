@@ -432,6 +432,25 @@ async def test_a_request_has_a_due_time_and_can_be_taken_back_before_it_begins(
     assert await knows(service, f"user_id:{tag}")
 
 
+async def test_a_request_id_files_one_request_and_is_not_taken_for_another(service: RunningService, tag: str) -> None:
+    """Also when the same call comes twice at once; nobody's erasure is lost to an id that came before."""
+    other = f"other-{tag}"
+    await collect(service, identify(tag), identify(other))
+    later = stamp(datetime.now(UTC) + timedelta(hours=1))
+    at_once = [file(service, tag, "RESTRICT", request_id=tag, not_before_time=later) for _ in range(8)]
+    filed = await asyncio.gather(*at_once)
+    assert len({each.data_request_id for each in filed}) == 1
+    for user, kind in ((tag, "ERASE"), (other, "RESTRICT"), (f"nobody-{tag}", "RESTRICT")):
+        with pytest.raises(grpc.aio.AioRpcError, match="request_id: was used for another request"):
+            await file(service, user, kind, request_id=tag)
+    erased = await file(service, tag, "ERASE", request_id=f"{tag}-2")
+    assert (await file(service, tag, "ERASE", request_id=f"{tag}-2")).data_request_id == erased.data_request_id
+    await done(service, erased.data_request_id)
+    assert (await file(service, tag, "ERASE", request_id=f"{tag}-2")).data_request_id == erased.data_request_id
+    with pytest.raises(grpc.aio.AioRpcError, match="request_id: was used for another request"):
+        await file(service, other, "ERASE", request_id=f"{tag}-2")
+
+
 def stamp(moment: datetime) -> Timestamp:
     """Return a time as the contract has it."""
     timestamp = Timestamp()

@@ -35,6 +35,7 @@ INSERT INTO data_requests (
     :data_request_id, :request_id, :kind, :regime, :requester, :channel, :state, :step, :actor, :profile_id,
     :filed_time, :due_time, :not_before_time, :step_time, :traits, :purposes
 )
+ON CONFLICT (request_id) DO NOTHING
 """
 
 _SAVE = """
@@ -98,10 +99,10 @@ class DataRequestStore:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    async def add(self, request: DataRequest, request_id: str) -> None:
-        """Keep a new request."""
+    async def add(self, request: DataRequest, request_id: str) -> bool:
+        """Keep a new request; tells whether it is the first one of its request id."""
         draft = request.draft
-        await self._tx.execute(
+        added = await self._tx.execute(
             _ADD,
             data_request_id=request.data_request_id,
             request_id=request_id or None,
@@ -120,6 +121,7 @@ class DataRequestStore:
             traits=self._sealed_traits(request),
             purposes=list(draft.purposes),
         )
+        return bool(added)
 
     async def save(self, request: DataRequest) -> None:
         """Write how far a request is now."""

@@ -12,7 +12,7 @@ from chassis.ids import new_id
 from svc_profile.domain.data_requests import Answer, DataRequest, Draft, Kind, State, Step, Subject, due_time
 from svc_profile.domain.events import FragmentKey
 from svc_profile.store.data_requests import DataRequestStore, Wanted
-from svc_profile.store.members import find_members
+from svc_profile.store.members import Members, find_members
 from svc_profile.wire.privacy import data_request_changed
 
 MOST_TRAITS = 100
@@ -31,10 +31,10 @@ async def create_data_request(
 ) -> Told:
     """File a request about a customer, or find the one that was filed with the same id before."""
     requests = DataRequestStore(tx)
-    if request_id and (earlier := await requests.find_by_request(request_id)):
-        return await _told(tx, earlier)
-    _check(draft, now)
     members = await find_members(tx, fragment)
+    if request_id and (earlier := await requests.find_by_request(request_id)):
+        return await _repeated(tx, earlier, draft.kind, fragment, members)
+    _check(draft, now)
     if members is None:
         raise NotFound("nobody is known by this reference")
     request = DataRequest(
@@ -47,9 +47,29 @@ async def create_data_request(
         actor=actor,
         profile=members.profile,
     )
-    await requests.add(request, request_id)
+    if not await requests.add(request, request_id):
+        # The same call, at the same time, was first; the insert waited for its end.
+        if (earlier := await requests.find_by_request(request_id)) is None:
+            raise NotFound("no data request of this request id")
+        return await _repeated(tx, earlier, draft.kind, fragment, members)
     tx.publish(data_request_changed(request))
     return Told(request, ())
+
+
+async def _repeated(
+    tx: Transaction, earlier: DataRequest, kind: Kind, fragment: FragmentKey, members: Members | None
+) -> Told:
+    """Answer with what was filed before; raises `Invalid` when that is something else, or about somebody else.
+
+    Whoever is known now is not the one whom an erasure has forgotten.
+    """
+    if members is not None:
+        is_same = earlier.profile in members.fragments
+    else:
+        is_same = earlier.profile is None or fragment in (earlier.profile, *earlier.subject.fragments)
+    if earlier.kind is not kind or not is_same:
+        raise Invalid.field("request_id", "was used for another request")
+    return await _told(tx, earlier)
 
 
 def _check(draft: Draft, now: datetime) -> None:

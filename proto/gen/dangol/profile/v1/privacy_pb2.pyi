@@ -298,7 +298,9 @@ class CreateDataRequestRequest(_message.Message):
     channel: _builtins.str
     """How it came in."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: the same id answers with the request that it filed before."""
+    """Makes the call safe to repeat: the same id answers with the request that it filed before. INVALID_ARGUMENT when that
+    is of another kind, or about another customer.
+    """
     @_builtins.property
     def filed_time(self) -> _timestamp_pb2.Timestamp:
         """When the customer filed it; now when absent. Not in the future."""
