@@ -465,6 +465,9 @@ async def test_says_what_is_wrong_with_a_request(service: RunningService, tag: s
         await file(service, tag, "ACCESS", filed_time=stamp(datetime.now(UTC) + timedelta(days=1)))
     with pytest.raises(grpc.aio.AioRpcError, match="traits"):
         await file(service, tag, "RECTIFY")
+    for purposes in (["nothing"], ["analytics", "analytics"]):
+        with pytest.raises(grpc.aio.AioRpcError, match="purposes"):
+            await file(service, tag, "OBJECT", purposes=purposes)
     with pytest.raises(grpc.aio.AioRpcError, match="nobody is known"):
         await file(service, f"nobody-{tag}", "ACCESS")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """File requests of data subjects, tell how far they are, take them back, refuse them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from svc_profile.domain.data_requests import Answer, DataRequest, Draft, Kind, S
 from svc_profile.domain.events import FragmentKey
 from svc_profile.store.data_requests import DataRequestStore, Wanted
 from svc_profile.store.members import Members, find_members
+from svc_profile.store.purposes import PurposeStore
 from svc_profile.wire.privacy import data_request_changed
 
 MOST_TRAITS = 100
@@ -35,6 +36,8 @@ async def create_data_request(
     if request_id and (earlier := await requests.find_by_request(request_id)):
         return await _repeated(tx, earlier, draft.kind, fragment, members)
     _check(draft, now)
+    if draft.purposes:
+        _check_purposes(draft.purposes, {each.purpose_id for each in await PurposeStore(tx).all()})
     if members is None:
         raise NotFound("nobody is known by this reference")
     request = DataRequest(
@@ -81,6 +84,14 @@ def _check(draft: Draft, now: datetime) -> None:
         raise Invalid.field("traits", f"must be at most {MOST_TRAITS}")
     if draft.purposes and draft.kind is not Kind.OBJECT:
         raise Invalid.field("purposes", "must be given to object only")
+
+
+def _check_purposes(purposes: Sequence[str], known: Collection[str]) -> None:
+    for place, purpose_id in enumerate(purposes):
+        if purpose_id not in known:
+            raise Invalid.field(f"purposes[{place}]", "names no purpose of the catalogue")
+        if purpose_id in purposes[:place]:
+            raise Invalid.field(f"purposes[{place}]", "a purpose may come once")
 
 
 async def get_data_request(tx: Transaction, data_request_id: str) -> Told:
