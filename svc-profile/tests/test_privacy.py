@@ -463,6 +463,14 @@ async def test_says_what_is_wrong_with_a_request(service: RunningService, tag: s
     await collect(service, identify(tag))
     with pytest.raises(grpc.aio.AioRpcError, match="filed_time"):
         await file(service, tag, "ACCESS", filed_time=stamp(datetime.now(UTC) + timedelta(days=1)))
+    for unheard in (
+        stamp(datetime(1, 1, 1, tzinfo=UTC)),
+        stamp(datetime.max.replace(tzinfo=UTC)),
+        Timestamp(seconds=10**15),
+    ):
+        for field in ("filed_time", "not_before_time"):
+            with pytest.raises(grpc.aio.AioRpcError, match=f"{field}: must be in the years"):
+                await file(service, tag, "ACCESS", **{field: unheard})
     with pytest.raises(grpc.aio.AioRpcError, match="traits"):
         await file(service, tag, "RECTIFY")
     for purposes in (["nothing"], ["analytics", "analytics"]):

@@ -4,18 +4,17 @@
 import base64
 import binascii
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import msgspec
-from chassis.clock import to_timestamp, to_us
+from chassis.clock import from_us, to_timestamp, to_us
 from chassis.errors import Invalid
 from chassis.identifiers import ANONYMOUS_ID, USER_ID
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
 from dangol.profile.v1 import privacy_pb2 as pb
 from dangol.profile.v1.identity_pb2 import FORGET_REASON_ERASED, FragmentsForgotten
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from svc_profile.domain.certificates import Certificate
 from svc_profile.domain.data_requests import (
@@ -32,9 +31,12 @@ from svc_profile.domain.data_requests import (
 from svc_profile.domain.events import OWN_WISH, Name
 from svc_profile.domain.suppressions import Suppression
 from svc_profile.wire.profiles import profile_id
-from svc_profile.wire.values import bad_token, key_in, require_empty
+from svc_profile.wire.values import bad_token, key_in, read_time, require_empty
 
 MOST_FRAGMENTS = 1_000
+
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Between which a request is filed, and begun."""
 
 SOURCE = OWN_WISH
 """Source of events that requests of data subjects lead to."""
@@ -53,15 +55,21 @@ def read_draft(request: pb.CreateDataRequestRequest, regime: Regime, now: dateti
         regime=Regime(request.regime) if request.regime else regime,
         requester=Requester(request.requester) if request.requester else Requester.SELF,
         channel=request.channel,
-        filed_time=_time(request.filed_time) if request.HasField("filed_time") else now,
-        not_before_time=_time(request.not_before_time) if request.HasField("not_before_time") else now,
+        filed_time=_time(request, "filed_time") or now,
+        not_before_time=_time(request, "not_before_time") or now,
         traits=traits,
         purposes=tuple(request.purposes),
     )
 
 
-def _time(timestamp: Timestamp) -> datetime:
-    return timestamp.ToDatetime(UTC)
+def _time(request: pb.CreateDataRequestRequest, field: Literal["filed_time", "not_before_time"]) -> datetime | None:
+    if not request.HasField(field):
+        return None
+    moment = from_us(read_time(getattr(request, field), field))
+    # PostgreSQL's driver reads the first and the last moment that it can write as no time at all.
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise Invalid.field(field, f"must be in the years {FIRST_YEAR} to {LAST_YEAR}")
+    return moment
 
 
 def data_request_to_proto(
