@@ -376,6 +376,25 @@ async def test_rectifying_goes_through_the_door_of_events(service: RunningServic
     assert "city" not in traits
 
 
+async def test_a_rectification_that_no_event_can_carry_is_refused(service: RunningService, tag: str) -> None:
+    """An address is not rectified under itself; with a phone number beside it, it is."""
+    for phone, state in (
+        ("", privacy_pb2.DATA_REQUEST_STATE_REFUSED),
+        ("+821012345678", privacy_pb2.DATA_REQUEST_STATE_DONE),
+    ):
+        address = f"{tag}{phone.strip('+')}@example.com"
+        traits = {"email": address} | ({"phone": phone} if phone else {})
+        await collect(service, made("IDENTIFY", traits=json.dumps(traits).encode()))
+        wanted = privacy_pb2.CreateDataRequestRequest(
+            profile=f"email:{address}", kind=privacy_pb2.DATA_REQUEST_KIND_RECTIFY
+        )
+        wanted.traits.update({"email": f"new-{address}"})
+        filed = (await stub(service).CreateDataRequest(wanted)).data_request
+        ended = await done(service, filed.data_request_id)
+        assert ended.state == state
+        assert bool(ended.refusal_reason) == (not phone)
+
+
 async def test_restriction_and_objection_hold_in_the_ledger_of_consent(service: RunningService, tag: str) -> None:
     """An objection that names no purpose is one to all advertising; a restriction is one to everything."""
     await collect(service, identify(tag))

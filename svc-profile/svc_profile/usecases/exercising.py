@@ -6,7 +6,6 @@ from datetime import datetime
 from chassis.bus import Outgoing
 from chassis.clock import to_us
 from chassis.database import Transaction
-from chassis.errors import FailedPrecondition
 
 from svc_profile.domain.consent import Answer
 from svc_profile.domain.data_requests import DataRequest, Kind, State
@@ -24,6 +23,8 @@ MARKETING = 3
 NIGHT = "night_marketing"
 
 SUBJECT = "events.collected.0"
+
+NO_CARRIER = "no identifier but what is to be rectified could name the customer: add another one first"
 
 
 class Exercising:
@@ -51,13 +52,17 @@ class Exercising:
         async with self._database.snapshot() as tx:
             members = await find_members(tx, request.profile) if request.profile else None
             names = await names_of(tx, members.fragments) if members else {}
-        if names:
-            batch = rectifying_batch(request, list(names), self._at.key.types.traits)
-            if batch is None:
-                raise FailedPrecondition("the customer has no identifier that an event can carry")
-            message_id = f"rectify:{request.data_request_id}"
-            await self._at.bus.publish_all([Outgoing(SUBJECT, batch.SerializeToString(), message_id)])
-        await self._finish(request, now, known=bool(names))
+        if not names:
+            await self._refuse(request, now, NOBODY)
+            return
+        batch = rectifying_batch(request, list(names), self._at.key.types.traits)
+        if batch is None:
+            await self._refuse(request, now, NO_CARRIER)
+            return
+        message_id = f"rectify:{request.data_request_id}"
+        await self._at.bus.publish_all([Outgoing(SUBJECT, batch.SerializeToString(), message_id)])
+        async with self._database.transaction() as tx:
+            await finish(tx, request, State.DONE, now=now)
 
     async def _restrict(self, request: DataRequest, now: datetime) -> None:
         """Write into the ledger of consent what the customer wants no more; it holds at once, in every service."""
@@ -81,14 +86,11 @@ class Exercising:
                     await record_consent(tx, members.profile, None, decisions, call)
                 await finish(tx, request, State.DONE, now=now)
         if members is None:
-            await self._finish(request, now, known=False)
+            await self._refuse(request, now, NOBODY)
 
-    async def _finish(self, request: DataRequest, now: datetime, *, known: bool) -> None:
+    async def _refuse(self, request: DataRequest, now: datetime, reason: str) -> None:
         async with self._database.transaction() as tx:
-            if known:
-                await finish(tx, request, State.DONE, now=now)
-            else:
-                await finish(tx, request, State.REFUSED, now=now, reason=NOBODY, keep_profile=False)
+            await finish(tx, request, State.REFUSED, now=now, reason=reason, keep_profile=reason != NOBODY)
 
 
 async def _marketing(tx: Transaction) -> list[str]:

@@ -207,10 +207,11 @@ def rectifying_batch(
     )
     by_namespace = {name.namespace: name.value for name in sorted(names, key=lambda name: name.fragment)}
     traits = dict(request.draft.traits)
-    carried = next((trait for trait, namespace in identifier_traits.items() if namespace in by_namespace), None)
+    free = [trait for trait in identifier_traits if trait not in traits]
+    carried = next((trait for trait in free if identifier_traits[trait] in by_namespace), None)
     if USER_ID in by_namespace:
         event.user_id = by_namespace[USER_ID]
-    elif carried is not None and carried not in traits:
+    elif carried is not None:
         traits[carried] = by_namespace[identifier_traits[carried]]
     elif ANONYMOUS_ID in by_namespace:
         event.anonymous_id = by_namespace[ANONYMOUS_ID]
