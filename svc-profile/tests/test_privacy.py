@@ -480,6 +480,9 @@ def stamp(moment: datetime) -> Timestamp:
 async def test_says_what_is_wrong_with_a_request(service: RunningService, tag: str) -> None:
     """The field and the rule."""
     await collect(service, identify(tag))
+    for nobody in ("nobody", "user_id:null"):
+        with pytest.raises(grpc.aio.AioRpcError, match="identifier: "):
+            await stub(service).LiftSuppression(privacy_pb2.LiftSuppressionRequest(identifier=nobody))
     with pytest.raises(grpc.aio.AioRpcError, match="filed_time"):
         await file(service, tag, "ACCESS", filed_time=stamp(datetime.now(UTC) + timedelta(days=1)))
     for unheard in (

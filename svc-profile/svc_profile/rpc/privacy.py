@@ -151,7 +151,10 @@ class PrivacyRpc(PrivacyServiceServicer):
         """Let an identifier be collected again."""
         if request.identifier.startswith(PREFIX):
             raise Invalid.field("identifier", "must be <namespace>:<value>")
-        fragment = self._key.resolve(request.identifier).bytes
+        try:
+            fragment = self._key.resolve(request.identifier).bytes
+        except Invalid as error:
+            raise Invalid.field("identifier", error.violations[0].rule) from error
         async with self._database.transaction() as tx:
             await lift_suppression(tx, fragment)
         return pb.LiftSuppressionResponse()
