@@ -61,7 +61,7 @@ def identify(user: str, **fields: Any) -> Event:
 
 def viewed(user: str, **fields: Any) -> Event:
     """Return a visit before the login."""
-    return made("TRACK", anonymous_id=f"{user}-device", name="Product Viewed", **fields)
+    return made("TRACK", **{"anonymous_id": f"{user}-device", "name": "Product Viewed", **fields})
 
 
 def made(kind: str, **fields: Any) -> Event:
@@ -410,6 +410,21 @@ async def test_restriction_and_objection_hold_in_the_ledger_of_consent(service: 
         told = await consent.GetConsents(consent_pb2.GetConsentsRequest(profile=f"user_id:{tag}"))
         assert {each.purpose_id for each in told.consents.consents if each.granted} == left
     assert told.consents.restricted
+    # What came while it held stays away; afterwards what was allowed before is allowed again.
+    now_us = int(datetime.now(UTC).timestamp() * 1e6)
+    await collect(service, viewed(tag, received_time_us=now_us))
+    request = await done(service, (await file(service, tag, "UNRESTRICT", channel="letter")).data_request_id)
+    assert request.state == privacy_pb2.DATA_REQUEST_STATE_DONE
+    told = await consent.GetConsents(consent_pb2.GetConsentsRequest(profile=f"user_id:{tag}"))
+    assert not told.consents.restricted
+    assert {each.purpose_id for each in told.consents.consents if each.granted} == {
+        "analytics", "personalization", "third_party"
+    }  # fmt: skip
+    await service.settled()
+    now_us = int(datetime.now(UTC).timestamp() * 1e6)
+    await collect(service, viewed(tag, name="Home Viewed", received_time_us=now_us))
+    found = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{tag}"))
+    assert found.profile.event_counts == {"identify": 1, "Home Viewed": 1}
     verdict = await consent.VerifyConsentLedger(consent_pb2.VerifyConsentLedgerRequest())
     assert verdict.valid
     await erase(service, tag)

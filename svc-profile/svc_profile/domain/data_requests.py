@@ -23,6 +23,7 @@ class Kind(IntEnum):
     RESTRICT = 3
     OBJECT = 4
     ERASE = 5
+    UNRESTRICT = 6
 
 
 class Regime(IntEnum):

@@ -41,6 +41,7 @@ class Advancing:
             Kind.RECTIFY: exercising,
             Kind.RESTRICT: exercising,
             Kind.OBJECT: exercising,
+            Kind.UNRESTRICT: exercising,
         }
 
     async def run(self) -> None:

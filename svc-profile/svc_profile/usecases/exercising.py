@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do at once what a customer may ask for at once: rectify, restrict, object."""
+"""Do at once what a customer may ask for at once: rectify, restrict and end that, object."""
 
 from datetime import datetime
 
@@ -65,7 +65,7 @@ class Exercising:
             await finish(tx, request, State.DONE, now=now)
 
     async def _restrict(self, request: DataRequest, now: datetime) -> None:
-        """Write into the ledger of consent what the customer wants no more; it holds at once, in every service."""
+        """Write into the ledger of consent what the customer wants no more, or again; every service obeys at once."""
         async with self._database.transaction() as tx:
             members = await find_members(tx, request.profile) if request.profile else None
             if members is not None:
@@ -78,8 +78,8 @@ class Exercising:
                     time_us=now_us,
                     now_us=now_us,
                 )
-                if request.kind is Kind.RESTRICT:
-                    await restrict(tx, members.profile, is_restricted=True, call=call)
+                if request.kind is not Kind.OBJECT:
+                    await restrict(tx, members.profile, is_restricted=request.kind is Kind.RESTRICT, call=call)
                 else:
                     purposes = request.draft.purposes or await _marketing(tx)
                     decisions = [Decision(each, Answer.WITHDRAWN) for each in purposes]

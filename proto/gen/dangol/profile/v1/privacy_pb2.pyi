@@ -39,6 +39,8 @@ class _DataRequestKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataR
     """The customer objects to purposes; to direct marketing when none is named."""
     DATA_REQUEST_KIND_ERASE: _DataRequestKind.ValueType  # 5
     """Everything is erased, in every service."""
+    DATA_REQUEST_KIND_UNRESTRICT: _DataRequestKind.ValueType  # 6
+    """A restriction ends: what was allowed before it is allowed again."""
 
 class DataRequestKind(_DataRequestKind, metaclass=_DataRequestKindEnumTypeWrapper):
     """What is asked for."""
@@ -55,6 +57,8 @@ DATA_REQUEST_KIND_OBJECT: DataRequestKind.ValueType  # 4
 """The customer objects to purposes; to direct marketing when none is named."""
 DATA_REQUEST_KIND_ERASE: DataRequestKind.ValueType  # 5
 """Everything is erased, in every service."""
+DATA_REQUEST_KIND_UNRESTRICT: DataRequestKind.ValueType  # 6
+"""A restriction ends: what was allowed before it is allowed again."""
 Global___DataRequestKind: _TypeAlias = DataRequestKind  # noqa: Y015
 
 class _PrivacyRegime:
