@@ -432,6 +432,30 @@ async def test_restriction_and_objection_hold_in_the_ledger_of_consent(service: 
     assert (verdict.valid, verdict.redacted_count > 0) == (True, True)
 
 
+@pytest.mark.parametrize("kind", ["OBJECT", "RESTRICT"])
+async def test_what_a_customer_asks_for_stays_with_the_customer_in_a_split(
+    service: RunningService, tag: str, kind: str
+) -> None:
+    """It is written down under the identifier that the request names, not under the oldest one."""
+    older, asking = f"{tag}-a", f"{tag}-b"
+    await collect(service, viewed(older), identify(older), viewed(asking), identify(asking))
+    people, consent = service.stub(IdentityServiceStub), service.stub(ConsentServiceStub)
+    await people.MergeProfiles(
+        identity_pb2.MergeProfilesRequest(profile=f"user_id:{older}", absorb=[f"user_id:{asking}"], reason="alike")
+    )
+    purposes = ["analytics"] if kind == "OBJECT" else []
+    filed = await file(service, asking, kind, purposes=purposes)
+    await done(service, filed.data_request_id)
+    left = [f"user_id:{asking}", f"anonymous_id:{asking}-device", f"email:{asking}@example.com"]
+    await people.SplitProfile(
+        identity_pb2.SplitProfileRequest(profile=f"user_id:{older}", identifiers=left, reason="not alike")
+    )
+    for user, holds in ((asking, True), (older, False)):
+        told = await consent.GetConsents(consent_pb2.GetConsentsRequest(profile=f"user_id:{user}"))
+        granted = {each.purpose_id for each in told.consents.consents if each.granted}
+        assert ("analytics" not in granted) == holds, user
+
+
 @pytest.mark.parametrize(
     ("regime", "filed", "due"),
     [

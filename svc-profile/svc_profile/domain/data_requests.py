@@ -107,6 +107,7 @@ class DataRequest:
     due_time: datetime
     actor: str
     profile: FragmentKey | None
+    """The fragment that the request names: with it the request follows the customer through merges and splits."""
     round: int = 0
     refusal_reason: str = ""
     done_time: datetime | None = None

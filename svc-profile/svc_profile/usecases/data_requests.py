@@ -48,7 +48,7 @@ async def create_data_request(
         step_time=now,
         due_time=due_time(draft.regime, draft.filed_time),
         actor=actor,
-        profile=members.profile,
+        profile=fragment,
     )
     if not await requests.add(request, request_id):
         # The same call, at the same time, was first; the insert waited for its end.

@@ -68,7 +68,7 @@ class Exercising:
         """Write into the ledger of consent what the customer wants no more, or again; every service obeys at once."""
         async with self._database.transaction() as tx:
             members = await find_members(tx, request.profile) if request.profile else None
-            if members is not None:
+            if request.profile is not None and members is not None:
                 now_us = to_us(now)
                 call = Call(
                     caller=SOURCE,
@@ -79,11 +79,11 @@ class Exercising:
                     now_us=now_us,
                 )
                 if request.kind is not Kind.OBJECT:
-                    await restrict(tx, members.profile, is_restricted=request.kind is Kind.RESTRICT, call=call)
+                    await restrict(tx, request.profile, is_restricted=request.kind is Kind.RESTRICT, call=call)
                 else:
                     purposes = request.draft.purposes or await _marketing(tx)
                     decisions = [Decision(each, Answer.WITHDRAWN) for each in purposes]
-                    await record_consent(tx, members.profile, None, decisions, call)
+                    await record_consent(tx, request.profile, None, decisions, call)
                 await finish(tx, request, State.DONE, now=now)
         if members is None:
             await self._refuse(request, now, NOBODY)

@@ -218,7 +218,9 @@ class DataRequest(_message.Message):
     refusal_reason: _builtins.str
     """Why it was refused; empty otherwise."""
     profile_id: _builtins.str
-    """Whom it is about, `prf_…`; empty once the customer is erased."""
+    """Whom it is about, `prf_…`: it names the identifier that was given, and follows it through merges and splits. Empty
+    once the customer is erased.
+    """
     actor: _builtins.str
     """The caller who filed it, such as `key:crm`."""
     step: _builtins.str
