@@ -4,12 +4,16 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from chassis.errors import Invalid
 
 DEFAULT_PAGE_SIZE = 100
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""Characters that PostgreSQL has no place for, and no row therefore."""
 
 
 def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:
@@ -30,6 +34,6 @@ def decode_token(token: str) -> dict[str, Any]:
         position = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (ValueError, binascii.Error):
         position = None
-    if not isinstance(position, dict):
+    if not isinstance(position, dict) or any(_UNSTORABLE.search(str(value)) for value in position.values()):
         raise Invalid.field("page_token", "must be the next_page_token of an earlier answer")
     return position

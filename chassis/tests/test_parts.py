@@ -120,7 +120,7 @@ def test_unusable_keys_name_their_setting(text: str) -> None:
 def test_a_page_token_reads_back_and_rubbish_is_named() -> None:
     assert decode_token(encode_token({"after": "가", "n": 3})) == {"after": "가", "n": 3}
     assert decode_token("") == {}
-    for rubbish in ("!", "abc", "WzFd", "가"):
+    for rubbish in ("!", "abc", "WzFd", "가", encode_token({"id": "\x00"}), encode_token({"id": "\ud800"})):
         with pytest.raises(Invalid, match="page_token"):
             decode_token(rubbish)
 
