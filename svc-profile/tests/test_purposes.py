@@ -118,6 +118,13 @@ def test_what_customers_were_shown_stays() -> None:
         Purpose(RESTRICTION, "R").check()
 
 
+def test_silence_is_no_consent() -> None:
+    """What rests on another legal basis may hold for a customer who said nothing."""
+    with pytest.raises(Invalid, match="granted_by_default"):
+        Purpose("p", "P", legal_basis=1, granted_by_default=True).check()
+    Purpose("p", "P", legal_basis=4, granted_by_default=True).check()
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=6), st.randoms())
 def test_reports_are_the_same_in_every_order(given_reports: list[tuple[bool, int]], chance: Any) -> None:
     """And repeated."""

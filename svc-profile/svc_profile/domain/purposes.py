@@ -19,6 +19,9 @@ AGES = ("birthday", "age")
 SERVING = 4
 """The kind that nobody can refuse, `dangol.options.v1.PURPOSE_SERVICE`: a purpose of it stays while restricted."""
 
+CONSENT = 1
+"""The legal basis `dangol.profile.v1.LEGAL_BASIS_CONSENT`."""
+
 MINIMUM_AGE = "MINIMUM_AGE"
 """Why a grant was written as denied."""
 
@@ -58,6 +61,10 @@ class Purpose:
         """Raise `Invalid` when it breaks a rule that needs more than one field to see."""
         if self.purpose_id == RESTRICTION:
             raise Invalid.field("purpose.purpose_id", f"{RESTRICTION} is reserved")
+        if self.granted_by_default and self.legal_basis == CONSENT:
+            raise Invalid.field(
+                "purpose.granted_by_default", "must be false on the legal basis of consent: silence is none"
+            )
         texts = [(notice.version, notice.locale) for notice in self.notices]
         if len(texts) != len(set(texts)):
             raise Invalid.field("purpose.notices", "a version may come once in each locale")

@@ -186,7 +186,7 @@ class Purpose(_message.Message):
     legal_basis: Global___LegalBasis.ValueType
     """Why the law allows it."""
     granted_by_default: _builtins.bool
-    """Whether a customer who said nothing is taken to have granted it."""
+    """Whether a customer who said nothing is taken to have granted it; never on the legal basis of consent."""
     expiry_months: _builtins.int
     """Months after which a grant must have been given again; 0 is never. Korea's Network Act asks for 24 for advertising."""
     minimum_age: _builtins.int
