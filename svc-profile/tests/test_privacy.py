@@ -376,6 +376,32 @@ async def test_rectifying_goes_through_the_door_of_events(service: RunningServic
     assert "city" not in traits
 
 
+async def test_what_is_rectified_is_learnt_under_the_id_that_the_request_names(
+    service: RunningService, tag: str
+) -> None:
+    """A split leaves it with whoever asked."""
+    users = [f"{tag}-a", f"{tag}-b"]
+    await collect(service, *map(identify, users))
+    people = service.stub(IdentityServiceStub)
+    await people.MergeProfiles(
+        identity_pb2.MergeProfilesRequest(profile=f"user_id:{users[0]}", absorb=[f"user_id:{users[1]}"], reason="alike")
+    )
+    for user in users:
+        wanted = privacy_pb2.CreateDataRequestRequest(
+            profile=f"user_id:{user}", kind=privacy_pb2.DATA_REQUEST_KIND_RECTIFY
+        )
+        wanted.traits.update({"city": user})
+        await done(service, (await stub(service).CreateDataRequest(wanted)).data_request.data_request_id)
+        await service.settled()
+    left = [f"user_id:{users[1]}", f"anonymous_id:{users[1]}-device", f"email:{users[1]}@example.com"]
+    await people.SplitProfile(
+        identity_pb2.SplitProfileRequest(profile=f"user_id:{users[0]}", identifiers=left, reason="not alike")
+    )
+    for user in users:
+        found = await service.stub(ProfileServiceStub).GetProfile(pb.GetProfileRequest(profile=f"user_id:{user}"))
+        assert MessageToDict(found.profile.traits)["city"] == user
+
+
 async def test_a_rectification_that_no_event_can_carry_is_refused(service: RunningService, tag: str) -> None:
     """An address is not rectified under itself; with a phone number beside it, it is."""
     for phone, state in (

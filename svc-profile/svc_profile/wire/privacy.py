@@ -205,7 +205,9 @@ def rectifying_batch(
         time_us=time_us,
         received_time_us=time_us,
     )
-    by_namespace = {name.namespace: name.value for name in sorted(names, key=lambda name: name.fragment)}
+    # Of several of one type, the one that the request names: what it sets stays there when the customer is split.
+    last = sorted(names, key=lambda name: (name.fragment == request.profile, name.fragment))
+    by_namespace = {name.namespace: name.value for name in last}
     traits = dict(request.draft.traits)
     free = [trait for trait in identifier_traits if trait not in traits]
     carried = next((trait for trait in free if identifier_traits[trait] in by_namespace), None)
