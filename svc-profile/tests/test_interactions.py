@@ -108,6 +108,9 @@ async def test_the_same_request_creates_one_interaction(service: RunningService,
     again = await create(service, f"user_id:{user}", request_id=f"r-{user}", text="two")
     assert again == first
     assert await listed(service, profile=f"user_id:{user}") == [first.interaction_id]
+    await visit(service, user_id=f"other-{user}")
+    with pytest.raises(grpc.aio.AioRpcError, match="request_id: was used for another customer"):
+        await create(service, f"user_id:other-{user}", request_id=f"r-{user}", text="two")
 
 
 async def test_a_list_is_newest_first_and_can_be_cut(service: RunningService, user: str) -> None:

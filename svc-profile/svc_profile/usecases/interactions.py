@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chassis.database import Transaction
-from chassis.errors import NotFound
+from chassis.errors import Invalid, NotFound
 from chassis.ids import new_id
 
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.interactions import Change, Choice, Draft, Kept, amend, begin
 from svc_profile.store.interactions import InteractionStore
+from svc_profile.store.members import Members
 from svc_profile.usecases.profiles import get_members
 from svc_profile.wire.interactions import interaction_recorded
 
@@ -20,14 +21,21 @@ async def create_interaction(
 ) -> Kept:
     """Keep a new interaction and announce it; a request id that came before is answered as the first time."""
     store = InteractionStore(tx)
-    if request_id and (known := await store.find_by_request(request_id)):
-        return known
     members = await get_members(tx, fragment)
+    if request_id and (known := await store.find_by_request(request_id)):
+        return _repeated(known, members)
     interaction = begin(draft, interaction_id=new_id("int"), fragment=fragment, actor=actor, now_us=now_us)
     if not await store.put_new(interaction, request_id):
-        return await _of_request(store, request_id)
+        return _repeated(await _of_request(store, request_id), members)
     tx.publish(interaction_recorded(interaction))
     return Kept(interaction, members.profile)
+
+
+def _repeated(known: Kept, members: Members) -> Kept:
+    """Return what was created before; raises `Invalid` when that is another customer's."""
+    if known.interaction.fragment not in members.fragments:
+        raise Invalid.field("request_id", "was used for another customer")
+    return known
 
 
 async def _of_request(store: InteractionStore, request_id: str) -> Kept:
