@@ -36,15 +36,19 @@ _NAMES_OF_PEOPLE = frozenset(
         "recipient", "recipientname", "surname", "username", "이름", "성명", "닉네임",
     }
 )  # fmt: skip
-_THINGS_HAVE_NAMES = frozenset({"name"})
+THINGS_HAVE_NAMES = frozenset({"name"})
 """Personal in a customer's traits, not in what an event tells: there it is the name of a product."""
 _PSEUDONYMS = frozenset({"user_id", "anonymous_id", "order_id"})
 """Kinds of identifier that say nothing to an outsider, unless their value is an address or a number in itself."""
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_EMAIL = re.compile(r"[^@\s]+@[\w.-]+\.[\w-]+")
 # A date begins with its year, a number of a telephone with `+` or `0`.
 _PHONE = re.compile(r"[+0][0-9 ().-]{8,20}")
+# Inside other text an address ends where a part of a URL does. A number stands apart from what is an id or a time.
+_EMAIL_WITHIN = re.compile(r"[^@\s\"<>()\[\],;:/?&=#]+(?:@|%40)[\w.-]+\.[\w-]+", re.IGNORECASE)
+_PHONE_WITHIN = re.compile(r"(?<![0-9A-Za-z_.+-])(?<![0-9]:)[+0][0-9 ().-]{7,19}[0-9](?![0-9A-Za-z_])")
 _NAMES_OF_PHONES = re.compile(r"phone|mobile|tel|전화|휴대")
+_LABEL = re.compile(r"[^\W\d_][\w-]*")
 _SEPARATORS = re.compile(r"[_\-\s]")
 _REFERENCE = re.compile(r"([a-z][a-z0-9_]*):(.+)", re.DOTALL)
 _SHOWN_DIGITS = 4
@@ -81,7 +85,8 @@ def mask_email(value: str) -> str:
     """`kim@example.co.kr` is `k***@e***.kr`."""
     local, _, domain = value.rpartition("@")
     labels = domain.rsplit(".", 1)
-    return f"{local[:1]}{MASK}@{domain[:1]}{MASK}{'.' + labels[1] if len(labels) == 2 else ''}"
+    end = "." + labels[1] if len(labels) == 2 and _LABEL.fullmatch(labels[1]) else ""
+    return f"{local[:1]}{MASK}@{domain[:1]}{MASK}{end}"
 
 
 def mask_phone(value: str) -> str:
@@ -116,7 +121,7 @@ def mask_identifier(namespace: str, value: str) -> str:
         return mask_phone(value)
     if namespace == "name":
         return mask_name(value)
-    return mask_by_form(value, other=value if namespace in _PSEUDONYMS else MASK)
+    return mask_within(value) if namespace in _PSEUDONYMS else mask_by_form(value)
 
 
 def mask_reference(value: str) -> str:
@@ -125,13 +130,19 @@ def mask_reference(value: str) -> str:
     return f"{parts[1]}:{mask_identifier(parts[1], parts[2])}" if parts else value
 
 
-def mask_by_form(value: str, other: str = MASK) -> str:
-    """Hide a text that may be an address or a number; any other text becomes `other`."""
+def mask_by_form(value: str) -> str:
+    """Hide a text: of an address or a number the beginning or the end stays, of any other nothing."""
     if _EMAIL.fullmatch(value):
         return mask_email(value)
-    if _PHONE.fullmatch(value):
-        return mask_phone(value)
-    return other
+    return mask_phone(value) if _PHONE.fullmatch(value) else MASK
+
+
+def mask_within(text: str) -> str:
+    """Hide the addresses and numbers that stand in a text; the rest stays."""
+    if _EMAIL.fullmatch(text) or _PHONE.fullmatch(text):
+        return mask_by_form(text)
+    text = _EMAIL_WITHIN.sub(lambda found: mask_email(found[0].replace("%40", "@")), text)
+    return _PHONE_WITHIN.sub(lambda found: mask_phone(found[0]), text)
 
 
 def _mask_trait(name: str, value: str) -> str:
@@ -271,7 +282,7 @@ _HIDE: Mapping[str, Callable[[str], str]] = {
 
 
 def _struct_step(field: FieldDescriptor) -> Mask:
-    public = frozenset[str]() if field.name.endswith("traits") else _THINGS_HAVE_NAMES
+    public = frozenset[str]() if field.name.endswith("traits") else THINGS_HAVE_NAMES
 
     def step(message: Message, personal: Collection[str]) -> None:
         names = PERSONAL_NAMES.union(personal) - public
@@ -308,13 +319,16 @@ def _mask_struct(struct: Struct, names: Collection[str], above: str | None) -> N
 
 def _mask_value(value: Value, names: Collection[str], above: str | None) -> None:
     kind = value.WhichOneof("kind")
-    if kind == "struct_value":
+    if kind == "struct_value" and above is not None and above not in PERSONAL_NAMES:
+        # What a company calls personal may be a map whose keys are names of people.
+        value.string_value = MASK
+    elif kind == "struct_value":
         _mask_struct(value.struct_value, names, above)
     elif kind == "list_value":
         for element in value.list_value.values:
             _mask_value(element, names, above)
     elif kind == "string_value":
         text = value.string_value
-        value.string_value = mask_by_form(text, other=text) if above is None else _mask_trait(above, text)
+        value.string_value = mask_within(text) if above is None else _mask_trait(above, text)
     elif kind == "number_value" and above is not None:
         value.string_value = MASK

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
         ("kim.dangol+1@shop.example.co.kr", "k***@s***.kr"),
         ("a@localhost", "a***@l***"),
         ("김@한국.한국", "김***@한***.한국"),
+        ("kim@example.com&tel=01012345678", "k***@e***"),
     ],
 )
 def test_an_email_address_shows_where_it_begins(value: str, seen: str) -> None:
@@ -116,6 +117,41 @@ def test_a_profile_keeps_what_is_not_personal() -> None:
 def test_traits_that_a_company_calls_personal_are_masked_too() -> None:
     masked = mask(customer(), frozenset({"plan"}))
     assert masked.traits["plan"] == "***"
+
+
+def test_the_keys_of_what_a_company_calls_personal_are_hidden_too() -> None:
+    """They may be the names of people."""
+    profile = pb.Profile()
+    profile.traits.update({"children": {"김아이": {"age": 3}}, "plans": [{"김아이": 1}]})
+    masked = mask(profile, frozenset({"children", "plans"}))
+    assert MessageToDict(masked.traits) == {"children": "***", "plans": ["***"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("연락처 010-7654-3210 / kim@naver.com 로", "연락처 *******3210 / k***@n***.com 로"),
+        ("전화는 01076543210으로", "전화는 *******3210으로"),
+        (
+            "https://shop.example/?email=kim%40naver.com&tel=01076543210",
+            "https://shop.example/?email=k***@n***.com&tel=*******3210",
+        ),
+        (
+            "https://shop.example/?email=kim@naver.com&tel=01076543210",
+            "https://shop.example/?email=k***@n***.com&tel=*******3210",
+        ),
+        ("Kim <kim@naver.com>, +82 10 7654 3210.", "Kim <k***@n***.com>, +82******3210."),
+        ("2026-11-27T09:00:00.123456Z", "2026-11-27T09:00:00.123456Z"),
+        ("2026-03-01 to 2026-04-01", "2026-03-01 to 2026-04-01"),
+        ("6f9619ff-8b86-d011-b42d-012345678901", "6f9619ff-8b86-d011-b42d-012345678901"),
+        ("SKU-0123456789, 30% off @home", "SKU-0123456789, 30% off @home"),
+        ("제주 감귤 5kg (29,000원)", "제주 감귤 5kg (29,000원)"),
+    ],
+)
+def test_addresses_and_numbers_are_hidden_wherever_they_stand(text: str, seen: str) -> None:
+    event = metrics_pb2.ProfileEvent(message_id="m1")
+    event.properties.update({"note": text})
+    assert mask(metrics_pb2.ListProfileEventsResponse(events=[event])).events[0].properties["note"] == seen
 
 
 def test_a_product_keeps_its_name() -> None:

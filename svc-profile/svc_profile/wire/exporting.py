@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from chassis.clock import from_us
-from chassis.masking import PERSONAL_NAMES, mask_by_form, plain
+from chassis.masking import PERSONAL_NAMES, mask_within, plain
 
 from svc_profile.domain.exports import CSV, ExportPlan, Pseudonyms
 
@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 def pseudonyms_of(key: bytes, personal: Collection[str]) -> Pseudonyms:
     """Return other names for customers; `personal` names the traits that somebody defined as personal."""
     names = PERSONAL_NAMES.union(map(plain, personal))
-    return Pseudonyms(key, lambda name: plain(name) in names, lambda text: mask_by_form(text, other=text) != text)
+    return Pseudonyms(key, lambda name: plain(name) in names, lambda text: mask_within(text) != text)
 
 
 class FileWriter(Protocol):
