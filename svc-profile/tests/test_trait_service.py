@@ -243,6 +243,34 @@ async def test_a_trait_that_is_defined_as_personal_is_masked(service: RunningSer
     assert masked.changes[0].new_value.string_value == "***"
 
 
+async def test_a_computed_trait_of_personal_properties_is_masked(service: RunningService, tag: str) -> None:
+    """Its value, and its keys; how often somebody did something is no secret, nor is the name of a product."""
+    user, bought = f"u-{tag}", f"Bought {tag}"
+    properties = {"shipping": {"recipient": "김비밀"}, "name": "귤", "total": 3}
+    await collect(service, event("track", user_id=user, name=bought, properties=properties))
+    seen = {f"last_{tag}": "***", f"by_{tag}": "***", f"times_{tag}": 1.0, f"product_{tag}": "귤"}
+    for name, aggregate, paths in (
+        (f"last_{tag}", "LAST", {"property_path": "shipping.recipient"}),
+        (f"by_{tag}", "SUM", {"property_path": "total", "key_path": "shipping.recipient"}),
+        (f"times_{tag}", "COUNT", {"property_path": "shipping.recipient"}),
+        (f"product_{tag}", "MOST_FREQUENT", {"property_path": "name"}),
+    ):
+        aggregate = f"COMPUTED_TRAIT_AGGREGATE_{aggregate}"
+        trait = ParseDict({"name": name, "aggregate": aggregate, "event_names": [bought], **paths}, pb.ComputedTrait())
+        await traits_stub(service).CreateComputedTrait(pb.CreateComputedTraitRequest(computed_trait=trait))
+    stub = service.stub(TraitServiceStub, ["profile.read"])
+    request = pb.GetProfileComputedTraitsRequest(profile=f"user_id:{user}")
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        values = MessageToDict((await stub.GetProfileComputedTraits(request)).computed_traits)
+        if {name: values.get(name) for name in seen} == seen:
+            break
+        assert time.monotonic() < deadline, values
+        await asyncio.sleep(0.02)
+    for name in seen:
+        await traits_stub(service).DeleteComputedTrait(pb.DeleteComputedTraitRequest(name=name))
+
+
 async def test_loosening_a_definition_brings_the_value_back(service: RunningService, tag: str) -> None:
     """What was rejected is kept with its event, so that nothing is lost by a wrong definition."""
     user, age = f"u-{tag}", f"age_{tag}"

@@ -56,6 +56,9 @@ OF_A_PROPERTY = frozenset(
 )
 """Aggregates that mean nothing without a property."""
 
+_TELL_A_NUMBER = frozenset({Aggregate.COUNT, Aggregate.DISTINCT_COUNT, Aggregate.DAYS_SINCE, Aggregate.AVERAGE_GAP})
+"""Aggregates that tell how many or how long, and nothing of the property itself."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -107,6 +110,12 @@ class ComputedTrait:
     def reads_properties(self) -> bool:
         """True when the times of the events alone do not say the value."""
         return bool(self.property_path or self.conditions or self.key_path)
+
+    @property
+    def tells_of(self) -> frozenset[str]:
+        """Names of properties, at any depth, of which its value or its keys tell more than how many or how long."""
+        told = [self.key_path] if self.aggregate in _TELL_A_NUMBER else [self.property_path, self.key_path]
+        return frozenset(step for path in told for step in (path, *path.split(".")))
 
 
 class Occurrence(msgspec.Struct, frozen=True, gc=False):

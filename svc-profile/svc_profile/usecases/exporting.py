@@ -15,6 +15,7 @@ from svc_profile.store.events import EventStore
 from svc_profile.store.exports import ExportStore
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.computed import MOST_EVENTS, compute, occurrence
+from svc_profile.usecases.personal_traits import personal_names
 from svc_profile.usecases.profiles import get_profiles
 
 _DAY_US = 86_400_000_000
@@ -126,9 +127,8 @@ async def _computed_of(
 
 
 async def personal_traits(tx: Transaction) -> list[str]:
-    """Return the traits that are personal: those that carry identifiers are by their nature, others were defined so."""
-    schema = await TraitSchemaStore(tx).current()
-    return [name for name, definition in schema.definitions.items() if definition.pii]
+    """Return the traits that are personal, besides those that carry identifiers."""
+    return sorted(personal_names(await TraitSchemaStore(tx).current()))
 
 
 async def forget_exports(tx: Transaction, *, now_us: int, kept_days: int) -> None:

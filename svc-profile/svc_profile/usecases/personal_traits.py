@@ -27,4 +27,4 @@ class PersonalTraits(Watched):
         """Read the names."""
         async with self._database.snapshot() as tx:
             schema = await TraitSchemaStore(tx).current()
-        self._names = frozenset(plain(name) for name, definition in schema.definitions.items() if definition.pii)
+        self._names = frozenset(map(plain, schema.personal))
