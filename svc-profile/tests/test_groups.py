@@ -187,6 +187,22 @@ async def test_staff_declares_a_household_and_takes_it_back(service: RunningServ
     assert {m.actor for m in announced} == {"test"}
 
 
+async def test_an_event_neither_renames_a_household_nor_ends_it(service: RunningService, tag: str) -> None:
+    """Events come from browsers too; of what staff declared they change nothing."""
+    kim, home = f"kim_{tag}", f"home_{tag}"
+    await collect(service, event("page", user_id=kim))
+    await household(service, home, name="Kim & Lee", **{kim: "parent"})
+    years = 20 * 365 * 24 * 60
+    traits = {"kind": "account", "type": "account", "name": "Mallory's", "city": "Seoul"}
+    await collect(service, event("group", at=years, user_id=f"mallory_{tag}", group_id=home, traits=traits))
+    seen = await get(service, home)
+    assert (seen.kind, seen.traits["name"], seen.traits["city"]) == ("household", "Kim & Lee", "Seoul")
+    await stub(service).RemoveFromHousehold(
+        pb.RemoveFromHouseholdRequest(household_id=home, profile=f"user_id:mallory_{tag}")
+    )
+    assert (await household(service, home, name="Kim", **{kim: "head"})).traits["name"] == "Kim"
+
+
 async def test_taking_out_of_a_household_reaches_every_name(service: RunningService, tag: str) -> None:
     """A customer who was put in as two people before a merge leaves as one."""
     kim, mail = f"kim_{tag}", f"{tag}@example.com"

@@ -14,10 +14,16 @@ import msgspec
 
 from svc_profile.domain.events import Event, FragmentKey
 from svc_profile.domain.fragments import MAX_TRAITS, first_names
-from svc_profile.domain.traits import Trait, answers, join_into, stated
+from svc_profile.domain.traits import Policy, Trait, answers, fold_of, join_into, stated
 
 ACCOUNT, HOUSEHOLD = "account", "household"
 MAX_KIND_LENGTH = 100
+
+STAFF = "staff"
+"""Source of what staff states; no event has it."""
+
+_STAFF_FIRST = {name: fold_of(Policy.SOURCE_PRIORITY, (STAFF,)) for name in ("kind", "name")}
+"""What staff declared, no event takes back: a browser may send events."""
 
 
 class Group(msgspec.Struct, gc=False):
@@ -38,6 +44,11 @@ class Group(msgspec.Struct, gc=False):
         return ACCOUNT
 
     @property
+    def is_declared(self) -> bool:
+        """True when staff declared what kind it is."""
+        return "kind" in self.traits and self.traits["kind"].source == STAFF
+
+    @property
     def values(self) -> dict[str, Any]:
         """The latest value of each trait."""
         return answers(self.traits)
@@ -46,7 +57,7 @@ class Group(msgspec.Struct, gc=False):
         """Add what was learnt elsewhere."""
         self.first_seen_us = min(self.first_seen_us, other.first_seen_us)
         self.last_seen_us = max(self.last_seen_us, other.last_seen_us)
-        join_into(self.traits, other.traits)
+        join_into(self.traits, other.traits, _STAFF_FIRST)
         self.traits = first_names(self.traits, MAX_TRAITS)
 
 

@@ -8,7 +8,7 @@ from chassis.database import Transaction
 from chassis.errors import FailedPrecondition, NotFound
 from chassis.ids import new_id
 
-from svc_profile.domain.customer_groups import HOUSEHOLD, Group, Member, Membership, Ruling, learn_groups
+from svc_profile.domain.customer_groups import HOUSEHOLD, STAFF, Group, Member, Membership, Ruling, learn_groups
 from svc_profile.domain.events import Event, FragmentKey, event_key
 from svc_profile.domain.fragments import storable_text
 from svc_profile.domain.traits import Trait
@@ -16,9 +16,6 @@ from svc_profile.store.fragments import FragmentStore
 from svc_profile.store.groups import GroupStore
 from svc_profile.usecases.profiles import fragments_of
 from svc_profile.wire.groups import household_changed
-
-STAFF = "staff"
-"""Source of what staff states."""
 
 
 async def learn_groups_of(tx: Transaction, events: Sequence[Event]) -> None:
@@ -56,7 +53,7 @@ async def put_household(tx: Transaction, wanted: Household, *, actor: str, now_u
     traits = {"kind": Trait(HOUSEHOLD, now_us, key, STAFF)}
     if wanted.display_name:
         traits["name"] = Trait(storable_text(wanted.display_name), now_us, key, STAFF)
-    if known is None or wanted.display_name:
+    if known is None or wanted.display_name or not known.is_declared:
         await store.absorb({group_id: Group(group_id, now_us, now_us, traits)})
     await store.rule(rulings)
     tx.publish(household_changed(rulings, group_id, actor, now_us))
