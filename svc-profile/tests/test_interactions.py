@@ -113,6 +113,20 @@ async def test_the_same_request_creates_one_interaction(service: RunningService,
         await create(service, f"user_id:other-{user}", request_id=f"r-{user}", text="two")
 
 
+async def test_an_interaction_always_says_something(service: RunningService, user: str) -> None:
+    """Neither creating nor changing leaves one without a word."""
+    note = await create(service, f"user_id:{user}", text="likes tangerines")
+    for text in ("", " \n\u3000"):
+        with pytest.raises(grpc.aio.AioRpcError, match="needs a subject or a text"):
+            await create(service, f"user_id:{user}", text=text)
+        emptied = pb.UpdateInteractionRequest(
+            interaction=pb.Interaction(interaction_id=note.interaction_id, text=text),
+            update_mask=FieldMask(paths=["text"]),
+        )
+        with pytest.raises(grpc.aio.AioRpcError, match="needs a subject or a text"):
+            await stub(service).UpdateInteraction(emptied)
+
+
 async def test_a_list_is_newest_first_and_can_be_cut(service: RunningService, user: str) -> None:
     """By kind, status and staff; page after page without a gap."""
     made = [

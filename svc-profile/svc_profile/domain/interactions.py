@@ -95,8 +95,7 @@ class Choice:
 
 def begin(draft: Draft, *, interaction_id: str, fragment: FragmentKey, actor: str, now_us: int) -> Interaction:
     """Make an interaction of a draft; a ticket begins open, everything else is over when it is written down."""
-    if not draft.subject and not draft.text:
-        raise Invalid.field("interaction", "needs a subject or a text")
+    _check_words(draft.subject, draft.text)
     status = draft.status or (Status.OPEN if draft.kind is Kind.TICKET else Status.CLOSED)
     return Interaction(
         interaction_id=interaction_id,
@@ -119,6 +118,13 @@ def amend(interaction: Interaction, change: Change, *, actor: str, now_us: int) 
     """Return an interaction after a change; it stays closed since it was closed first."""
     given = {name: value for name, value in vars(change).items() if value is not None}
     amended = replace(interaction, **given, updated_by=actor, updated_time_us=now_us)
+    if change.subject is not None or change.text is not None:
+        _check_words(amended.subject, amended.text)
     if amended.status is not Status.CLOSED:
         return replace(amended, closed_time_us=None)
     return replace(amended, closed_time_us=now_us if interaction.closed_time_us is None else interaction.closed_time_us)
+
+
+def _check_words(subject: str, text: str) -> None:
+    if not subject.strip() and not text.strip():
+        raise Invalid.field("interaction", "needs a subject or a text")
