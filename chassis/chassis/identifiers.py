@@ -28,6 +28,8 @@ _NOT_FROM_TRAITS = frozenset({USER_ID, ANONYMOUS_ID})
 # What surrounds an id without being seen: white space, and characters of no width that come with copied text.
 _AROUND = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = "\"'` \\“”‘’«»"
+# Not IS_POSSIBLE_LOCAL_ONLY: without its area code a number rings at somebody else's in each town.
+_POSSIBLE = phonenumbers.ValidationResult.IS_POSSIBLE
 _KOREAN_MOBILE = re.compile(r"01[016789]-?\d{3,4}-?\d{4}")
 
 
@@ -186,7 +188,7 @@ def _phone(text: str, region: str) -> str | None:
     except phonenumbers.NumberParseException:
         return None
     # An extension is one desk behind a line that many share, and E.164 cannot say it.
-    if number.extension or not phonenumbers.is_possible_number(number):
+    if number.extension or phonenumbers.is_possible_number_with_reason(number) != _POSSIBLE:
         return None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
