@@ -367,6 +367,20 @@ def test_a_computed_trait_means_what_its_name_says(declared: ComputedTrait, valu
     assert found == (pytest.approx(value) if isinstance(value, float) else value)
 
 
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (computed(Aggregate.DISTINCT_COUNT, "total"), 3),
+        (computed(Aggregate.MOST_FREQUENT, "total"), 1),
+        (computed(Aggregate.COUNT, key_path="total"), {"0": 2, "1": 2, "2": 1}),
+    ],
+)
+def test_equal_numbers_are_one_value_however_they_are_written(declared: ComputedTrait, value: Any) -> None:
+    """One client sends 1, another 1.0."""
+    orders = [occurrence(day, total=total) for day, total in enumerate([0, -0.0, 2, 1.0, 1])]
+    assert evaluate([declared], orders, 10 * DAY_US)["x"] == value
+
+
 @pytest.mark.parametrize("aggregate", [Aggregate.MIN, Aggregate.LAST, Aggregate.DAYS_SINCE, Aggregate.AVERAGE_GAP])
 def test_what_never_happened_has_no_value(aggregate: Aggregate) -> None:
     declared = computed(aggregate, "total" if aggregate is Aggregate.MIN else "")

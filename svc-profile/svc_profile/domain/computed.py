@@ -15,7 +15,7 @@ import msgspec
 from chassis.clock import from_us
 from chassis.errors import Invalid
 
-from svc_profile.domain.traits import is_number
+from svc_profile.domain.traits import canonical, is_number
 
 DAY_US = 86_400 * 1_000_000
 MAX_KEYS = 100
@@ -221,7 +221,7 @@ def _most_frequent(samples: Sequence[Sample], now_us: int) -> Any:
     seen: dict[bytes, tuple[int, tuple[int, bytes], int, Any]] = {}
     for sample in samples:
         for place, value in enumerate(sample.values):
-            text = _encode(value)
+            text = _encode(canonical(value))
             count, moment, at, known = seen.get(text, (0, sample.moment, place, value))
             later = (sample.moment, place) > (moment, at)
             seen[text] = (count + 1, *((sample.moment, place, value) if later else (moment, at, known)))
@@ -229,7 +229,7 @@ def _most_frequent(samples: Sequence[Sample], now_us: int) -> Any:
 
 
 def _distinct_count(samples: Sequence[Sample], now_us: int) -> int:
-    return len({_encode(value) for sample in samples for value in sample.values})
+    return len({_encode(canonical(value)) for sample in samples for value in sample.values})
 
 
 def _days_since(samples: Sequence[Sample], now_us: int) -> int:
@@ -283,7 +283,7 @@ def _keys(properties: Mapping[str, Any], path: str) -> set[str]:
         if isinstance(value, str):
             keys.add(value)
         elif isinstance(value, bool | int | float):
-            keys.add(_encode(value).decode())
+            keys.add(_encode(canonical(value)).decode())
     return keys
 
 

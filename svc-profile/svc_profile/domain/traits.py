@@ -243,20 +243,20 @@ def _later(one: Trait, other: Trait) -> Trait:
 
 def _first_values(values: list[Any]) -> list[Any]:
     """Return distinct values in the order of their JSON, the first `MAX_UNION` of them."""
-    distinct = {_encode(plain): plain for value in values if (plain := _canonical(value)) is not None}
+    distinct = {_encode(plain): plain for value in values if (plain := canonical(value)) is not None}
     kept = sorted(text for text in distinct if len(text) <= MAX_UNION_VALUE_BYTES)
     return [distinct[text] for text in kept[:MAX_UNION]]
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Write equal numbers alike, as PostgreSQL's jsonb does: 1.0 and 1 are one value."""
     if isinstance(value, float):
         number = Decimal(repr(value))
         return int(number) if number == number.to_integral_value() else value
     if isinstance(value, dict):
-        return {name: _canonical(inner) for name, inner in value.items()}
+        return {name: canonical(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
+        return [canonical(inner) for inner in value]
     return value
 
 
