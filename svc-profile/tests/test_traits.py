@@ -279,6 +279,8 @@ def test_a_pattern_costs_little_whatever_a_stranger_sends() -> None:
         ({"pattern": "(?=a)", "type": TraitType.STRING}, "pattern"),
         ({"allowed_values": ("a",), "type": TraitType.NUMBER}, "allowed_values"),
         ({"minimum": 2.0, "maximum": 1.0, "type": TraitType.NUMBER}, "maximum"),
+        ({"minimum": float("nan"), "type": TraitType.NUMBER}, "minimum"),
+        ({"maximum": float("inf"), "type": TraitType.NUMBER}, "maximum"),
     ],
 )
 def test_a_definition_that_does_not_fit_together_is_refused(fields: dict[str, Any], field: str) -> None:

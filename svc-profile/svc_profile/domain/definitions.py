@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -123,6 +124,8 @@ class TraitDefinition:
             (bool(self.pattern) and self.type not in _TEXTS, "pattern", "needs the type STRING or STRING_LIST"),
             (self.minimum is not None and self.type not in _NUMBERS, "minimum", "needs the type NUMBER or INTEGER"),
             (self.maximum is not None and self.type not in _NUMBERS, "maximum", "needs the type NUMBER or INTEGER"),
+            (self.minimum is not None and not isfinite(self.minimum), "minimum", "must be a finite number"),
+            (self.maximum is not None and not isfinite(self.maximum), "maximum", "must be a finite number"),
             (
                 self.minimum is not None and self.maximum is not None and self.minimum > self.maximum,
                 "maximum",
