@@ -237,6 +237,22 @@ async def test_what_is_no_household_is_refused(service: RunningService, tag: str
         assert refused.value.code() == code
 
 
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("user_id:nobody-{}", r"members\[1\]\.profile: nobody is known"),
+        ("somebody", r"members\[1\]\.profile: must be prf_"),
+    ],
+)
+async def test_a_member_who_is_nobody_is_named_by_the_place_in_the_list(
+    service: RunningService, tag: str, reference: str, words: str
+) -> None:
+    await collect(service, event("page", user_id=f"kim_{tag}"))
+    members = [pb.HouseholdMember(profile=each) for each in (f"user_id:kim_{tag}", reference.format(tag))]
+    with pytest.raises(grpc.aio.AioRpcError, match=words):
+        await stub(service).PutHousehold(pb.PutHouseholdRequest(members=members))
+
+
 GROUP_EVENTS = st.lists(
     st.builds(
         lambda user, group, at, traits: event("group", at=at, user_id=user, group_id=group, traits=traits),

@@ -4,12 +4,14 @@
 from chassis.calls import current_caller
 from chassis.clock import now, to_us
 from chassis.database import Database
+from chassis.errors import Invalid
 from chassis.identity import IdentityKey
 from dangol.profile.v1 import groups_pb2 as pb
 from dangol.profile.v1.groups_pb2_grpc import GroupServiceServicer
 from grpc.aio import ServicerContext
 
 from chassis import pages
+from svc_profile.domain.events import FragmentKey
 from svc_profile.usecases import groups
 from svc_profile.wire import groups as wire
 from svc_profile.wire.traits import name_position
@@ -71,8 +73,11 @@ class GroupRpc(GroupServiceServicer):
 
     async def PutHousehold(self, request: pb.PutHouseholdRequest, context: ServicerContext) -> pb.PutHouseholdResponse:
         """Declare a household or further members of one."""
-        roles = {self._key.resolve(member.profile).bytes: member.role for member in request.members}
-        wanted = groups.Household(request.household_id, request.display_name, roles)
+        members = [
+            (self._resolve_in(f"members[{place}].profile", member.profile), member.role)
+            for place, member in enumerate(request.members)
+        ]
+        wanted = groups.Household(request.household_id, request.display_name, members)
         async with self._database.transaction() as tx:
             group, count = await groups.put_household(tx, wanted, actor=current_caller().name, now_us=to_us(now()))
         return pb.PutHouseholdResponse(household=wire.group_to_proto(group, count))
@@ -87,3 +92,10 @@ class GroupRpc(GroupServiceServicer):
                 tx, request.household_id, fragment, actor=current_caller().name, now_us=to_us(now())
             )
         return pb.RemoveFromHouseholdResponse()
+
+    def _resolve_in(self, field: str, reference: str) -> FragmentKey:
+        """Resolve a reference; an error names the field that holds it."""
+        try:
+            return self._key.resolve(reference).bytes
+        except Invalid as error:
+            raise Invalid.field(field, error.violations[0].rule) from error

@@ -33,8 +33,8 @@ class Household:
     """Empty: a new one."""
     display_name: str
     """Empty: as it is."""
-    roles: dict[FragmentKey, str]
-    """The role of each member, by a fragment of the customer."""
+    members: Sequence[tuple[FragmentKey, str]]
+    """A fragment and the role of each customer; of a customer who is named twice, the last role."""
 
 
 async def put_household(tx: Transaction, wanted: Household, *, actor: str, now_us: int) -> tuple[Group, int]:
@@ -44,10 +44,13 @@ async def put_household(tx: Transaction, wanted: Household, *, actor: str, now_u
     known = await store.find(group_id)
     if known is not None and known.kind != HOUSEHOLD:
         raise FailedPrecondition(f"the group {group_id} is of the kind {known.kind}, no household")
-    if wanted.roles.keys() - await FragmentStore(tx).existing(wanted.roles):
-        raise NotFound("nobody is known by one of these references")
+    roles = dict(wanted.members)
+    known_fragments = await FragmentStore(tx).existing(roles)
+    for place, (fragment, _) in enumerate(wanted.members):
+        if fragment not in known_fragments:
+            raise NotFound(f"members[{place}].profile: nobody is known by this reference")
     rulings = [
-        Ruling(group_id, fragment, member=True, role=role, decided_us=now_us) for fragment, role in wanted.roles.items()
+        Ruling(group_id, fragment, member=True, role=role, decided_us=now_us) for fragment, role in roles.items()
     ]
     key = event_key(STAFF, new_id("stm")).hex()
     traits = {"kind": Trait(HOUSEHOLD, now_us, key, STAFF)}
