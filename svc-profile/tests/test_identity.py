@@ -393,6 +393,24 @@ async def test_a_merge_names_what_is_wrong(
     assert refused.value.code() == code
 
 
+async def test_a_decision_says_why(service: RunningService, tag: str) -> None:
+    """White space is no reason."""
+    kim = f"user_id:kim-{tag}"
+    await collect(service, event("page", user_id=f"kim-{tag}"))
+    request = pb.MergeProfilesRequest(profile=kim, absorb=[kim], reason=" \n", dry_run=True)
+    with pytest.raises(grpc.aio.AioRpcError, match="reason: is required"):
+        await service.stub(IdentityServiceStub).MergeProfiles(request)
+
+
+async def test_a_chain_has_two_ends(service: RunningService, tag: str) -> None:
+    kim = f"user_id:kim-{tag}"
+    await collect(service, event("page", user_id=f"kim-{tag}"))
+    with pytest.raises(grpc.aio.AioRpcError, match="to_identifier: is required"):
+        await explain(service, kim, start=kim)
+    with pytest.raises(grpc.aio.AioRpcError, match="from_identifier: is required"):
+        await explain(service, kim, end=kim)
+
+
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [

@@ -122,6 +122,9 @@ class IdentityRpc(IdentityServiceServicer):
         if not request.from_identifier and not request.to_identifier:
             return None
         ends = {"from_identifier": request.from_identifier, "to_identifier": request.to_identifier}
+        for field, reference in ends.items():
+            if not reference:
+                raise Invalid.field(field, "is required with the other end of the chain")
         start, end = (self._named_one(field, reference) for field, reference in ends.items())
         return start, end
 
@@ -133,4 +136,6 @@ class IdentityRpc(IdentityServiceServicer):
 
 
 def _note(reason: str) -> Note:
+    if not reason.strip():
+        raise Invalid.field("reason", "is required")
     return Note(current_caller().name, reason, clock.to_us(clock.now()))
