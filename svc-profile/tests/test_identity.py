@@ -11,6 +11,8 @@ import pytest
 from chassis.identity import IdentityKey, format_profile_id
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.operations.v1 import operations_pb2
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub
 from dangol.profile.v1 import consent_pb2, profile_pb2
 from dangol.profile.v1 import identity_pb2 as pb
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
@@ -430,6 +432,22 @@ async def test_deciding_needs_a_scope_of_its_own(service: RunningService, tag: s
     stub = service.stub(IdentityServiceStub, ["profile.read", "profile.write"])
     with pytest.raises(grpc.aio.AioRpcError, match=r"identity\.write"):
         await stub.MergeProfiles(pb.MergeProfilesRequest(profile=kim, absorb=[lee], reason="no right"))
+
+
+async def test_everybody_of_whom_a_decision_tells_is_on_record(service: RunningService, tag: str) -> None:
+    """Also who is absorbed, and both sides of a conflict, which the request names by its number alone."""
+    kim, lee = await two_people(service, tag)
+    login = event("identify", at=30, anonymous_id=f"kim-device-{tag}", user_id=f"lee-{tag}")
+    await collect(service, login)
+    await merge(service, kim, lee, dry_run=True)
+    (conflict,) = await conflicts(service, kim)
+    await conflicts(service, "")
+    await resolve(service, conflict, pb.CONFLICT_RESOLUTION_KEEP_APART)
+    for reference in (kim, lee):
+        request = operations_pb2.ListAccessesRequest(profile=reference)
+        accesses = (await service.stub(AccessLogServiceStub).ListAccesses(request)).accesses
+        methods = {access.method.rpartition(".")[2] for access in accesses}
+        assert {"MergeProfiles", "ListIdentityConflicts", "ResolveIdentityConflict"} <= methods
 
 
 async def test_a_dry_run_says_what_would_be_consented_to(service: RunningService, tag: str) -> None:

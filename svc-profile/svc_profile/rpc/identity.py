@@ -3,8 +3,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
-from chassis.calls import current_caller
+from chassis.calls import current_caller, tell_of
 from chassis.database import Database, Transaction
 from chassis.errors import Invalid
 from chassis.identity import IdentityKey
@@ -45,6 +46,7 @@ class IdentityRpc(IdentityServiceServicer):
         keep, absorb = self._key.resolve(request.profile).bytes, self._named("absorb", request.absorb)
         async with self._deciding(request.dry_run) as tx:
             decided = await merge_profiles(tx, self._bounds, _note(request.reason), keep=keep, absorb=absorb)
+        tell_of(UUID(bytes=fragment) for fragment in absorb)
         return pb.MergeProfilesResponse(
             change=change_to_proto(decided), placements=placements_to_proto(decided, request.dry_run)
         )
@@ -65,6 +67,7 @@ class IdentityRpc(IdentityServiceServicer):
         pair, resolution = read_conflict_id(request.conflict_id), read_resolution(request.resolution)
         async with self._deciding(request.dry_run) as tx:
             decided = await resolve_conflict(tx, self._bounds, _note(request.reason), pair=pair, resolution=resolution)
+        tell_of(UUID(bytes=fragment) for fragment in pair)
         return pb.ResolveIdentityConflictResponse(
             change=change_to_proto(decided), placements=placements_to_proto(decided, request.dry_run)
         )
@@ -88,6 +91,8 @@ class IdentityRpc(IdentityServiceServicer):
         async with self._database.snapshot() as tx:
             conflicts = await list_conflicts(tx, of=of, before=before, most=size + 1)
         page, more = conflicts[:size], conflicts[size:]
+        if of is None:
+            tell_of(UUID(bytes=fragment) for conflict in page for fragment in conflict.pair)
         return pb.ListIdentityConflictsResponse(
             conflicts=[conflict_to_proto(conflict) for conflict in page],
             next_page_token=pages.encode_token(position_of_conflict(page[-1])) if more else "",
