@@ -78,6 +78,7 @@ class TestBinding:
             ("readMask=traits,recentEvents", ["traits", "recent_events"]),
             ("readMask=traits%2CrecentEvents", ["traits", "recent_events"]),
             ("read_mask=segments", ["segments"]),
+            ("readMask=recent_events,traits", ["recent_events", "traits"]),
             ("readMask=*", ["*"]),
             ("readMask=", []),
         ],

@@ -23,6 +23,7 @@ from gateway.transcode.values import (
     Problems,
     enum_value,
     free_form,
+    in_camel_case,
     integer,
 )
 from gateway.transcode.writer import is_map, name_is_googles
@@ -121,10 +122,13 @@ class Readers:
         if descriptor.full_name in FREE_FORM:
             return free_form(message_class, *FREE_FORM[descriptor.full_name])
         rule = TEXT_FORMS.get(descriptor.full_name, "is not valid")
+        is_mask = descriptor.full_name == "google.protobuf.FieldMask"
 
         def convert(value: Any, path: str, problems: Problems) -> Any:
+            # Like a field, a name in a mask may be spelt as in the contract too: errors of services spell it so.
+            given: Any = in_camel_case(value) if is_mask and isinstance(value, str) else value
             try:
-                return ParseDict(value, message_class())
+                return ParseDict(given, message_class())
             except (ParseError, ValueError, TypeError, AttributeError, OverflowError):
                 return problems.add(path, rule)
 

@@ -37,6 +37,7 @@ INTEGERS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
     FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
 }
+_UNDERSCORE = re.compile(r"_([a-z0-9])")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # Halfway between the largest float and the next one that there is not: what is less is rounded to the largest. So the
@@ -157,6 +158,11 @@ def enum_value(enum: EnumDescriptor) -> Convert:
         return problems.add(path, rule)
 
     return convert
+
+
+def in_camel_case(names: str) -> str:
+    """Spell names as JSON does: `event_counts` is `eventCounts`."""
+    return _UNDERSCORE.sub(lambda found: found[1].upper(), names)
 
 
 def free_form(message_class: type[Message], kind: type | None, rule: str) -> Convert:
