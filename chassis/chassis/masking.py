@@ -38,6 +38,8 @@ _NAMES_OF_PEOPLE = frozenset(
 )  # fmt: skip
 THINGS_HAVE_NAMES = frozenset({"name"})
 """Personal in a customer's traits, not in what an event tells: there it is the name of a product."""
+_CALLS_WITH_TRAITS = ("identify", "group")
+"""Types of event that tell traits, even where these stand among properties."""
 _PSEUDONYMS = frozenset({"user_id", "anonymous_id", "order_id"})
 """Kinds of identifier that say nothing to an outsider, unless their value is an address or a number in itself."""
 
@@ -282,10 +284,12 @@ _HIDE: Mapping[str, Callable[[str], str]] = {
 
 
 def _struct_step(field: FieldDescriptor) -> Mask:
-    public = frozenset[str]() if field.name.endswith("traits") else THINGS_HAVE_NAMES
+    tells_traits = field.name.endswith("traits")
 
     def step(message: Message, personal: Collection[str]) -> None:
-        names = PERSONAL_NAMES.union(personal) - public
+        names = PERSONAL_NAMES.union(personal)
+        if not tells_traits and getattr(message, "type", "") not in _CALLS_WITH_TRAITS:
+            names -= THINGS_HAVE_NAMES
         if field.is_repeated:
             for element in getattr(message, field.name):
                 _mask_struct(element, names, None)

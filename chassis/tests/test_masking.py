@@ -168,6 +168,15 @@ def test_a_product_keeps_its_name() -> None:
     }
 
 
+@pytest.mark.parametrize("call", ["identify", "group"])
+def test_a_customer_has_no_name_among_the_properties_of_an_event(call: str) -> None:
+    """What `identify` states are traits, wherever an answer puts them."""
+    event = metrics_pb2.ProfileEvent(message_id="m1", type=call)
+    event.properties.update({"name": "김단골", "plan": "gold"})
+    answer = mask(metrics_pb2.ListProfileEventsResponse(events=[event]))
+    assert MessageToDict(answer.events[0].properties) == {"name": "김**", "plan": "gold"}
+
+
 def test_what_customers_say_is_hidden_altogether() -> None:
     feedback = feedback_pb2.Feedback(
         feedback_id="fbk_1",
