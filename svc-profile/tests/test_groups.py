@@ -12,6 +12,8 @@ from chassis.identity import IdentityKey, format_profile_id
 from chassis.streams import Delivery
 from chassis.testing import IDENTITY_KEY, Engines, RunningService, running
 from dangol.events.v1.events_pb2 import Event, EventBatch, EventType
+from dangol.operations.v1 import operations_pb2
+from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub
 from dangol.profile.v1 import groups_pb2 as pb
 from dangol.profile.v1 import profile_pb2
 from dangol.profile.v1.groups_pb2_grpc import GroupServiceStub
@@ -220,6 +222,19 @@ async def test_taking_out_of_a_household_reaches_every_name(service: RunningServ
     assert (await members(service, home))[owner.profile_id] == "head"
     await stub(service).RemoveFromHousehold(pb.RemoveFromHouseholdRequest(household_id=home, profile=f"email:{mail}"))
     assert list(await members(service, home)) == [prf(f"user_id:lee_{tag}")]
+
+
+async def test_who_puts_a_customer_in_a_household_or_lists_it_is_on_record(service: RunningService, tag: str) -> None:
+    """With every member, whom the request names in a list or not at all."""
+    kim, lee = f"kim_{tag}", f"lee_{tag}"
+    await collect(service, event("page", user_id=kim), event("page", user_id=lee))
+    home = (await household(service, **{kim: "parent", lee: "child"})).group_id
+    await members(service, home)
+    for user in (kim, lee):
+        request = operations_pb2.ListAccessesRequest(profile=f"user_id:{user}")
+        accesses = (await service.stub(AccessLogServiceStub).ListAccesses(request)).accesses
+        methods = [access.method.rpartition(".")[2] for access in accesses]
+        assert methods == ["ListGroupMembers", "PutHousehold"]
 
 
 async def test_what_is_no_household_is_refused(service: RunningService, tag: str) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which customers belong together."""
 
-from chassis.calls import current_caller
+from uuid import UUID
+
+from chassis.calls import current_caller, tell_of
 from chassis.clock import now, to_us
 from chassis.database import Database
 from chassis.errors import Invalid
@@ -51,6 +53,7 @@ class GroupRpc(GroupServiceServicer):
         async with self._database.snapshot() as tx:
             found = await groups.list_members(tx, request.group_id, after=after, most=size + 1)
         page, more = found[:size], found[size:]
+        tell_of(UUID(bytes=member.profile) for member in page)
         return pb.ListGroupMembersResponse(
             members=[wire.member_to_proto(member) for member in page],
             next_page_token=pages.encode_token(wire.position_of_member(page[-1])) if more else "",
@@ -80,6 +83,7 @@ class GroupRpc(GroupServiceServicer):
         wanted = groups.Household(request.household_id, request.display_name, members)
         async with self._database.transaction() as tx:
             group, count = await groups.put_household(tx, wanted, actor=current_caller().name, now_us=to_us(now()))
+        tell_of(UUID(bytes=fragment) for fragment, _ in members)
         return pb.PutHouseholdResponse(household=wire.group_to_proto(group, count))
 
     async def RemoveFromHousehold(
