@@ -65,6 +65,7 @@ JUNK_IDS = frozenset(
         "anonymous", "guest", "distinct_id", "distinctid", "id", "not_authenticated", "email", "undefined", "null",
         "none", "nil", "true", "false", "nan", "0", "-1", "[object object]", "{}", "[]", "unknown", "n/a", "(null)",
         "<null>", "-", "infinity", "-infinity", "00000000-0000-0000-0000-000000000000",
+        "비회원", "게스트", "익명",
     }
 )  # fmt: skip
 """What clients send when they mean nobody, in lower case, without quotes (PostHog's list, and more)."""

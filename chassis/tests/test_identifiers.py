@@ -52,6 +52,7 @@ def test_brings_a_value_into_one_spelling(namespace: str, value: str, normal: st
     [
         "anonymous",
         "Guest",
+        "비회원",
         "null",
         '"null"',
         "'undefined'",
