@@ -691,7 +691,7 @@ class CreateInteractionRequest(_message.Message):
     profile: _builtins.str
     """Profile reference of the customer."""
     request_id: _builtins.str
-    """The same id sent again answers the interaction that was created the first time."""
+    """The same id sent again answers the interaction that was created the first time; for another customer it is refused."""
     @_builtins.property
     def interaction(self) -> Global___Interaction:
         """The interaction."""

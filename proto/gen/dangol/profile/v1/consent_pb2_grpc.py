@@ -113,7 +113,8 @@ class ConsentServiceServicer:
     def RecordConsent(self, request, context):
         """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
         `request_id` writes nothing and answers as the first time; INVALID_ARGUMENT when it came with another answer, or for
-        another customer. A grant below the minimum age of its purpose is written as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
+        another customer. A grant below the minimum age of its purpose is written as denied, with the reason.
+        FAILED_PRECONDITION when the customer was erased and has not come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

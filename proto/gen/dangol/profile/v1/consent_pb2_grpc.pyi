@@ -46,7 +46,8 @@ class ConsentServiceStub:
     RecordConsent: _grpc.UnaryUnaryMultiCallable[_consent_pb2.RecordConsentRequest, _consent_pb2.RecordConsentResponse]
     """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
     `request_id` writes nothing and answers as the first time; INVALID_ARGUMENT when it came with another answer, or for
-    another customer. A grant below the minimum age of its purpose is written as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
+    another customer. A grant below the minimum age of its purpose is written as denied, with the reason.
+    FAILED_PRECONDITION when the customer was erased and has not come back.
     """
     GetConsents: _grpc.UnaryUnaryMultiCallable[_consent_pb2.GetConsentsRequest, _consent_pb2.GetConsentsResponse]
     """The state of every purpose for one customer, with the record that decides it. NOT_FOUND when the reference names
@@ -75,7 +76,8 @@ class ConsentServiceAsyncStub(ConsentServiceStub):
     RecordConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.RecordConsentRequest, _consent_pb2.RecordConsentResponse]  # type: ignore[assignment]
     """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
     `request_id` writes nothing and answers as the first time; INVALID_ARGUMENT when it came with another answer, or for
-    another customer. A grant below the minimum age of its purpose is written as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
+    another customer. A grant below the minimum age of its purpose is written as denied, with the reason.
+    FAILED_PRECONDITION when the customer was erased and has not come back.
     """
     GetConsents: _aio.UnaryUnaryMultiCallable[_consent_pb2.GetConsentsRequest, _consent_pb2.GetConsentsResponse]  # type: ignore[assignment]
     """The state of every purpose for one customer, with the record that decides it. NOT_FOUND when the reference names
@@ -131,7 +133,8 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_consent_pb2.RecordConsentResponse, _abc.Awaitable[_consent_pb2.RecordConsentResponse]]:
         """Writes what a customer said into the ledger, item by item; other services obey it milliseconds later. A repeated
         `request_id` writes nothing and answers as the first time; INVALID_ARGUMENT when it came with another answer, or for
-        another customer. A grant below the minimum age of its purpose is written as denied, with the reason. FAILED_PRECONDITION when the customer was erased and has not come back.
+        another customer. A grant below the minimum age of its purpose is written as denied, with the reason.
+        FAILED_PRECONDITION when the customer was erased and has not come back.
         """
 
     @_abc_1.abstractmethod
