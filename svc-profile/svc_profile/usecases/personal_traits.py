@@ -4,8 +4,10 @@
 from collections.abc import Collection
 
 from chassis.database import Database
-from chassis.masking import plain
+from chassis.masking import PERSONAL_NAMES, THINGS_HAVE_NAMES, plain
 
+from svc_profile.domain.computed import ComputedTrait
+from svc_profile.domain.definitions import TraitSchema
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.watching import Watched
 
@@ -27,4 +29,16 @@ class PersonalTraits(Watched):
         """Read the names."""
         async with self._database.snapshot() as tx:
             schema = await TraitSchemaStore(tx).current()
-        self._names = frozenset(map(plain, schema.personal))
+        self._names = frozenset(map(plain, personal_names(schema)))
+
+
+def personal_names(schema: TraitSchema) -> frozenset[str]:
+    """Return names of personal traits: of those that somebody defined so, and of computed ones that tell of such."""
+    defined = {name for name, definition in schema.definitions.items() if definition.pii}
+    names = PERSONAL_NAMES.union(map(plain, defined))
+    return frozenset(defined.union(trait.name for trait in schema.computed if _is_personal(trait, names)))
+
+
+def _is_personal(trait: ComputedTrait, names: Collection[str]) -> bool:
+    of_things = () if "identify" in trait.event_names else THINGS_HAVE_NAMES
+    return not {plain(name) for name in trait.tells_of}.difference(of_things).isdisjoint(names)
