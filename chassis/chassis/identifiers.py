@@ -72,9 +72,15 @@ JUNK_IDS = frozenset(
 
 
 def is_junk(value: str, further: frozenset[str] = frozenset()) -> bool:
-    """Tell whether a value is one of the junk ids, also when quoted."""
-    bare = value.strip(_QUOTES).casefold()
+    """Tell whether a value is one of the junk ids, also when quoted, or in letters of another width or form."""
+    bare = _bare(value)
     return not bare or bare in JUNK_IDS or bare in further
+
+
+def _bare(value: str) -> str:
+    if not value.isascii():
+        value = unicodedata.normalize("NFKC", value)
+    return value.strip(_QUOTES).casefold()
 
 
 class IdentifierTypes:
@@ -88,7 +94,7 @@ class IdentifierTypes:
     ) -> None:
         """Raises `Invalid` when the declared types contradict each other."""
         self.types = _in_order(declared)
-        self._junk = frozenset(junk.strip(_QUOTES).casefold() for junk in junk_ids)
+        self._junk = frozenset(map(_bare, junk_ids))
         self._region = phone_region
         self._by_namespace = {known.namespace: known for known in self.types}
         self.rank = {known.namespace: place for place, known in enumerate(self.types)}

@@ -64,6 +64,9 @@ def _field_check(field: FieldDescriptor, partial: bool) -> Check | None:
                 yield Violation(name, "is required")
             return
         value = getattr(message, field.name)
+        if required and isinstance(value, str) and value.isspace():
+            yield Violation(name, "is required, and must not be blank")
+            return
         if not field.is_repeated:
             for value_check in value_checks:
                 yield from value_check(value, name)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Types of identifier: one spelling of each value, nobody's values, order and limits as declared."""
 
+import unicodedata
+
 import pytest
 from chassis.errors import Invalid
 from chassis.identifiers import BUILT_IN, IdentifierType, IdentifierTypes, is_junk
@@ -63,6 +65,9 @@ def test_brings_a_value_into_one_spelling(namespace: str, value: str, normal: st
         "none",
         '\\"undefined\\"',
         "“null”",
+        "ＮＵＬＬ",
+        "０",
+        unicodedata.normalize("NFD", "비회원"),
     ],
 )
 def test_refuses_what_clients_send_for_nobody(value: str) -> None:

@@ -197,6 +197,13 @@ def test_names_every_field_that_breaks_a_rule() -> None:
     }
 
 
+def test_blanks_are_not_what_is_required() -> None:
+    item = recommend_pb2.Item(item_id="a", title=" \t\u3000")
+    assert violations(recommend_pb2.BatchUpsertItemsRequest(items=[item])) == {
+        "items[0].title": "is required, and must not be blank"
+    }
+
+
 def test_limits_the_number_of_elements() -> None:
     items = [recommend_pb2.Item(item_id=str(n), title="t") for n in range(1001)]
     found = violations(recommend_pb2.BatchUpsertItemsRequest(items=items))

@@ -141,6 +141,4 @@ class IdentityRpc(IdentityServiceServicer):
 
 
 def _note(reason: str) -> Note:
-    if not reason.strip():
-        raise Invalid.field("reason", "is required")
     return Note(current_caller().name, reason, clock.to_us(clock.now()))
