@@ -2,7 +2,7 @@
 """Times as clients write them, read leniently: one bad time never costs an event."""
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 
 from chassis.clock import EPOCH, to_us
@@ -20,17 +20,17 @@ _LOOSE = re.compile(
 _NUMBER = re.compile(r"-?\d{1,19}(?:\.\d{1,9})?", re.ASCII)
 
 
-def read_time(value: object) -> int:
+def read_time(value: object, zone: tzinfo = UTC) -> int:
     """Return microseconds since the epoch, or 0 when nobody can tell what was meant.
 
-    Understands ISO 8601 in its many spellings, also without padding or zone (then UTC), RFC 2822, and numbers of
-    seconds, milliseconds, microseconds or nanoseconds.
+    Understands ISO 8601 in its many spellings, also without padding or zone (then that of `zone`), RFC 2822, and
+    numbers of seconds, milliseconds, microseconds or nanoseconds.
     """
     if type(value) is str:
         try:
             return (datetime.fromisoformat(value) - EPOCH) // _MICROSECOND
         except (ValueError, TypeError):
-            return _read_loosely(value.strip())
+            return _read_loosely(value.strip(), zone)
     if type(value) is int or type(value) is float:
         return _from_number(value)
     return NOT_GIVEN
@@ -48,14 +48,14 @@ def event_time(received_us: int, sent_us: int, original_us: int) -> int:
     return time_us if 0 < time_us <= received_us + DAY_US else received_us
 
 
-def _read_loosely(text: str) -> int:
+def _read_loosely(text: str, zone: tzinfo) -> int:
     if len(text) > 100:
         return NOT_GIVEN
     if _NUMBER.fullmatch(text):
         return _from_number(float(text))
     try:
         moment = _read_parts(text) or parsedate_to_datetime(text)
-        return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return to_us(moment if moment.tzinfo else moment.replace(tzinfo=zone))
     except (ValueError, TypeError, OverflowError, IndexError):
         return NOT_GIVEN
 
@@ -67,7 +67,7 @@ def _read_parts(text: str) -> datetime | None:
     year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
     microsecond = int(((found[7] or "") + "000000")[:6])
     offset = timedelta(hours=int(found[10] or 0), minutes=int(found[11] or 0))
-    zone = timezone(-offset if found[9] == "-" else offset)
+    zone = timezone(-offset if found[9] == "-" else offset) if found[8] or found[9] else None
     return datetime(year, month, day, hour, minute, second, microsecond, zone)
 
 

@@ -53,7 +53,7 @@ class Times:
         try:
             return datetime.fromisoformat(text)
         except ValueError:
-            return _known(read_time(text))
+            return _known(read_time(text, self._zone))
 
     def written(self, value: Any) -> str:
         """Return a time as it is kept among traits and properties: ISO 8601 in UTC."""
