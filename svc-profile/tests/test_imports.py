@@ -288,6 +288,24 @@ async def test_a_backup_of_rudderstack_holds_events_or_whole_requests(service: R
     assert (await profile(service, f"user_id:u-{tag}")).first_seen_time.ToJsonString() == "2024-02-01T00:00:01Z"
 
 
+async def test_archives_are_repaired_as_the_gateway_does(service: RunningService, tag: str) -> None:
+    """Empty lists of PHP are empty objects, half an emoji is no emoji, and a bad event costs only itself."""
+    common = {"userId": f"u-{tag}", "timestamp": "2023-05-01T10:00:02.000Z"}
+    viewed = {"type": "track", "event": "Product Viewed", **common}
+    identified = {"type": "identify", "messageId": f"a-{tag}", "traits": [], "context": [], **common}
+    lines = [identified, {**viewed, "messageId": f"b-{tag}", "properties": {"note": "\ud83d", "score": float("nan")}}]
+    data = b"\n".join(json.dumps(line).encode() for line in lines)
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_SEGMENT_ARCHIVE, data)
+    assert (done.taken_events, done.rejected_rows) == (2, 0)
+    bad = {**viewed, "properties": "none"}
+    request = {"batch": [bad, 7, {**viewed, "messageId": f"c-{tag}", "properties": []}]}
+    data = json.dumps({"payload": request}).encode()
+    done = await imported(service, EVENTS, pb.IMPORT_FORMAT_RUDDERSTACK_ARCHIVE, data)
+    assert (done.read_rows, done.taken_events, done.rejected_rows) == (1, 1, 2)
+    assert "$.properties" in (await rejects(service, done.import_id))[0][2]
+    assert dict((await profile(service, f"user_id:u-{tag}")).event_counts) == {"identify": 1, "Product Viewed": 2}
+
+
 async def test_an_upload_goes_on_where_it_stopped(service: RunningService, tag: str) -> None:
     """Bytes may come again, may overlap, and may not leave a gap."""
     data = csv("customer,at,total,order", *(f"u-{tag},2024-01-01,1,o{n}" for n in range(50)))

@@ -8,9 +8,10 @@ corrected for the client's clock.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from chassis.incoming import repair
 from chassis.incoming.names import text_of
 from chassis.incoming.times import DAY_US, NOT_GIVEN, event_time, read_time
 from msgspec import Raw
@@ -18,6 +19,8 @@ from msgspec import Raw
 from svc_profile.domain.columns import Row, RowRejected
 
 _Text = str | int | float | None
+_Object = dict[str, Any] | Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+"""`[]` is how PHP writes an empty object."""
 
 
 class _Message(msgspec.Struct, rename="camel", gc=False):
@@ -36,9 +39,9 @@ class _Message(msgspec.Struct, rename="camel", gc=False):
     original_timestamp: Any = None
     sent_at: Any = None
     received_at: Any = None
-    properties: dict[str, Any] | None = None
-    traits: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
+    properties: _Object = None
+    traits: _Object = None
+    context: _Object = None
 
 
 class _Backup(msgspec.Struct, rename="camel", gc=False):
@@ -52,7 +55,7 @@ class _Backup(msgspec.Struct, rename="camel", gc=False):
 class _Request(msgspec.Struct, rename="camel", gc=False):
     """A request that RudderStack's gateway kept as a whole."""
 
-    batch: list[_Message] | None = None
+    batch: list[Raw] | None = None
     received_at: Any = None
 
 
@@ -63,24 +66,38 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 def read_segment(line: bytes) -> Iterator[tuple[Row, int]]:
     """Return the event of a line and when it was received; raises `RowRejected`."""
-    yield _read(_decoded(_decode_message, line))
+    yield _read(decoded(_decode_message, line))
 
 
-def read_rudderstack(line: bytes) -> Iterator[tuple[Row, int]]:
-    """Return the events of a line and when each was received; raises `RowRejected`."""
-    backup = _decoded(_decode_backup, line)
+def read_rudderstack(line: bytes) -> Iterator[tuple[Row, int] | RowRejected]:
+    """Return the events of a line and when each was received, or why one of a request is not taken.
+
+    Raises `RowRejected` when the line itself cannot be read.
+    """
+    backup = decoded(_decode_backup, line)
     payload = bytes(backup.payload) or bytes(backup.event_payload) or line
-    request = _decoded(_decode_request, payload)
+    request = decoded(_decode_request, payload)
     if request.batch is None:
-        yield _read(_decoded(_decode_message, payload), backup.created_at)
+        yield _read(decoded(_decode_message, payload), backup.created_at)
         return
     for message in request.batch:
-        yield _read(message, request.received_at or backup.created_at)
+        try:
+            yield _read(decoded(_decode_message, bytes(message)), request.received_at or backup.created_at)
+        except RowRejected as rejection:
+            yield rejection
 
 
-def _decoded(decode: Any, data: bytes) -> Any:
+def decoded(decode: Any, data: bytes) -> Any:
+    """Decode a line, repaired as the gateway repairs what real clients send; raises `RowRejected`."""
     try:
-        return decode(data)
+        try:
+            return decode(data)
+        except msgspec.ValidationError:
+            raise
+        except ValueError:
+            if not repair.is_repairable(data):
+                raise
+            return decode(repair.repair(data))
     except msgspec.ValidationError as error:
         raise RowRejected("row", str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -101,13 +118,17 @@ def _read(message: _Message, received: Any = None) -> tuple[Row, int]:
         name=text_of(name),
         category=text_of(message.category),
         time=_time(message, received_us),
-        traits=message.traits or {},
-        properties=message.properties or {},
-        context=message.context or {},
+        traits=_members(message.traits),
+        properties=_members(message.properties),
+        context=_members(message.context),
     )
     if kind == "identify" and isinstance(row.context.get("traits"), dict):
         row.traits = {**row.context["traits"], **row.traits}
     return row, received_us
+
+
+def _members(value: _Object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _time(message: _Message, received_us: int) -> int:

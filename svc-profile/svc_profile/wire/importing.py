@@ -15,7 +15,7 @@ from dangol.profile.v1 import transfer_pb2 as pb
 
 from svc_profile.domain.columns import Column, FileMapping, Row, RowReader, RowRejected
 from svc_profile.domain.imports import BATCH_BYTES, ImportJob, RejectedRow
-from svc_profile.wire.archives import read_rudderstack, read_segment
+from svc_profile.wire.archives import decoded, read_rudderstack, read_segment
 from svc_profile.wire.files import CsvRows, LineRows, ParquetRows, Problem, readable
 
 MAX_EVENT_BYTES = 32 * 1024
@@ -167,15 +167,15 @@ class _Translator:
         return (self._event(self._reader.read(values), number, self._received_us),)
 
     def _object(self, line: bytes, number: int) -> tuple[Made]:
-        try:
-            values = _Object(_decode(line))
-        except (ValueError, RecursionError) as error:
-            raise RowRejected("row", "must be a JSON object in UTF-8") from error
-        return self._mapped(values, number)
+        return self._mapped(_Object(decoded(_decode, line)), number)
 
-    def _archived(self, messages: Iterator[tuple[Row, int]], number: int) -> Iterator[Made | RowRejected]:
+    def _archived(self, messages: Iterator[tuple[Row, int] | RowRejected], number: int) -> Iterator[Made | RowRejected]:
         """One line may hold a whole request, of which a bad event costs only itself."""
-        for position, (row, received_us) in enumerate(messages):
+        for position, message in enumerate(messages):
+            if isinstance(message, RowRejected):
+                yield message
+                continue
+            row, received_us = message
             at = f"{number}.{position}" if position else number
             try:
                 yield self._event(row, at, received_us or self._received_us)
