@@ -118,6 +118,9 @@ async def discard(bus: Bus, dead_letter_ids: Sequence[int]) -> int:
 async def _get(bus: Bus, dead_letter_ids: Sequence[int]) -> dict[int, RawStreamMsg]:
     letters = {}
     for dead_letter_id in dead_letter_ids:
+        # JetStream counts from 1 and cannot be asked for less.
+        if dead_letter_id < 1:
+            raise NotFound(f"no dead letter {dead_letter_id}")
         try:
             letters[dead_letter_id] = await bus.jetstream.get_msg(bus.stream(DEAD), seq=dead_letter_id)
         except NotFoundError as error:

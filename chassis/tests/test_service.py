@@ -215,9 +215,10 @@ async def test_a_discarded_dead_letter_is_gone(service: RunningService) -> None:
     stub = service.stub(DeadLetterServiceStub)
     listing = operations.ListDeadLettersRequest(consumer="sample-events-resolved")
     ids = [letter.dead_letter_id for letter in (await stub.ListDeadLetters(listing)).dead_letters]
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.DiscardDeadLetters(operations.DiscardDeadLettersRequest(dead_letter_ids=[*ids, 999_999]))
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    for unknown in (999_999, 0, -1):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.DiscardDeadLetters(operations.DiscardDeadLettersRequest(dead_letter_ids=[*ids, unknown]))
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert len((await stub.ListDeadLetters(listing)).dead_letters) == len(ids)
     discarded = await stub.DiscardDeadLetters(operations.DiscardDeadLettersRequest(dead_letter_ids=ids))
     assert discarded.discarded_count == len(ids) > 0
