@@ -244,6 +244,20 @@ async def test_gone_means_gone(service: RunningService, receiver: Receiver, path
     assert found.webhook_endpoint.disabled
 
 
+async def test_an_endpoint_is_disabled_and_enabled_by_what_is_set(
+    service: RunningService, receiver: Receiver, path: str
+) -> None:
+    """Without a mask, `false` is an answer too."""
+    endpoint_id, _ = await create(service, receiver.url(path))
+    for disabled in (True, False):
+        endpoint = pb.WebhookEndpoint(endpoint_id=endpoint_id, disabled=disabled)
+        await stub(service).UpdateWebhookEndpoint(pb.UpdateWebhookEndpointRequest(webhook_endpoint=endpoint))
+        found = await stub(service).GetWebhookEndpoint(pb.GetWebhookEndpointRequest(endpoint_id=endpoint_id))
+        assert found.webhook_endpoint.disabled is disabled
+        assert found.webhook_endpoint.HasField("disabled")
+        assert found.webhook_endpoint.url == receiver.url(path)
+
+
 async def test_both_secrets_sign_while_one_is_changed(service: RunningService, receiver: Receiver, path: str) -> None:
     endpoint_id, former = await create(service, receiver.url(path))
     request = pb.RotateWebhookSecretRequest(endpoint_id=endpoint_id)

@@ -92,7 +92,8 @@ def changes_from_proto(request: pb.UpdateWebhookEndpointRequest) -> Mapping[str,
         if name in paths and not getattr(endpoint, name):
             raise Invalid.field(f"webhook_endpoint.{name}", "is required")
     values = {name: getattr(endpoint, name) for name in _CHANGEABLE} | {"event_types": tuple(endpoint.event_types)}
-    return {name: value for name, value in values.items() if (name in paths if paths else value)}
+    set_fields = {field.name for field, _ in endpoint.ListFields()}
+    return {name: value for name, value in values.items() if name in (paths or set_fields)}
 
 
 def endpoint_to_proto(endpoint: Endpoint, now_us: int) -> pb.WebhookEndpoint:

@@ -99,17 +99,19 @@ class WebhookEndpoint(_message.Message):
         url: _builtins.str = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
-        disabled: _builtins.bool = ...,
+        disabled: _builtins.bool | None = ...,
         disabled_reason: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         former_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_success_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_success_time", b"last_success_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "create_time", b"create_time", "disabled", b"disabled", "former_secret_expire_time", b"former_secret_expire_time", "last_success_time", b"last_success_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disabled", b"disabled", "disabled_reason", b"disabled_reason", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "former_secret_expire_time", b"former_secret_expire_time", "last_success_time", b"last_success_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "create_time", b"create_time", "description", b"description", "disabled", b"disabled", "disabled_reason", b"disabled_reason", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "former_secret_expire_time", b"former_secret_expire_time", "last_success_time", b"last_success_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
+    _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
 
 Global___WebhookEndpoint: _TypeAlias = WebhookEndpoint  # noqa: Y015
 
