@@ -122,6 +122,25 @@ async def test_customers_go_into_a_csv_as_one_person_each(service: RunningServic
     assert (job.written_profiles, job.file_bytes) == (1, len(data))
 
 
+@pytest.mark.parametrize("format", [pb.EXPORT_FORMAT_CSV, pb.EXPORT_FORMAT_PARQUET])
+async def test_a_trait_may_be_called_like_a_time_of_the_customer(
+    service: RunningService, tag: str, format: pb.ExportFormat
+) -> None:
+    """It is what the customer's system wrote, text or any number."""
+    await collect(
+        service,
+        event("identify", user_id=f"a-{tag}", traits={"last_seen_time": "어제", "shop_seen_time": 10**20}),
+        event("identify", user_id=f"b-{tag}", traits={"last_seen_time": 7}),
+    )
+    _, data = await exported(
+        service, format=format, fields=[pb.EXPORT_FIELD_TIMES], trait_names=["last_seen_time", "shop_seen_time"],
+        profiles=[f"user_id:a-{tag}", f"user_id:b-{tag}"],
+    )  # fmt: skip
+    found = rows(data) if format == pb.EXPORT_FORMAT_CSV else pq.read_table(io.BytesIO(data)).to_pylist()
+    assert {row["trait.last_seen_time"] for row in found} == {"어제", "7"}
+    assert {row["trait.shop_seen_time"] or "" for row in found} == {"", str(10**20)}
+
+
 async def test_all_customers_go_into_parquet(service: RunningService, tag: str) -> None:
     """Gathered batch by batch, each customer once."""
     count = 2_300

@@ -24,6 +24,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _GROUP_ROWS = 20_000
 """Rows of a group, which are in memory at a time: readers of Parquet skip and read whole groups."""
 
+_TIMES = frozenset({"first_seen_time", "last_seen_time"})
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -77,7 +79,7 @@ class CsvWriter:
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""
-    if name.endswith("_seen_time") and isinstance(value, int):
+    if name in _TIMES:
         return _time(value)
     if isinstance(value, Mapping):
         return _encode(value).decode()
@@ -178,7 +180,7 @@ _TEXT = frozenset({"profile_id"})
 
 
 def _type(name: str) -> pa.DataType:
-    if name.endswith("_seen_time"):
+    if name in _TIMES:
         return pa.timestamp("us", "UTC")
     if name in _TEXT or name in _JSON or name.startswith("trait."):
         return pa.string()
@@ -186,7 +188,7 @@ def _type(name: str) -> pa.DataType:
 
 
 def _value(name: str, value: Any) -> Any:
-    if value is None or name.endswith("_seen_time") or isinstance(value, str):
+    if value is None or name in _TIMES or isinstance(value, str):
         return value
     if name in _JSON or name.startswith("trait."):
         return _encode(value).decode()
