@@ -81,7 +81,8 @@ class Mapper:
         """Yield the events of a body as JSON; `delivery` names it, so that a repetition makes the same ids."""
         for number, rule in enumerate(self._rules):
             for position, event in enumerate(rule.events(body)):
-                event.setdefault("messageId", _message_id(delivery, number, position))
+                if event.get("messageId", "") == "":
+                    event["messageId"] = _message_id(delivery, number, position)
                 yield json.dumps(event).encode()
 
 
