@@ -301,7 +301,16 @@ async def test_the_service_looks_at_the_address_too(service: RunningService) -> 
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("event_types", [["nonsense"], ["dangol.profile.v1.NoSuchEvent"], ["dangol.*.v1"]])
+@pytest.mark.parametrize(
+    "event_types",
+    [
+        ["nonsense"],
+        ["dangol.profile.v1.NoSuchEvent"],
+        ["dangol.*.v1"],
+        ["dangol.profiles.*"],
+        ["dangol.profile.v1.ExportPart"],
+    ],
+)
 async def test_an_event_that_does_not_exist_is_refused(service: RunningService, event_types: list[str]) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="event_types"):
         await create(service, "https://example.com/", *event_types)

@@ -15,7 +15,7 @@ from chassis.streams import Delivery as Heard
 from dangol.profile.v1 import webhooks_pb2 as pb
 from dangol.profile.v1.privacy_pb2 import ExportPart, ProbeRequested
 from google.protobuf import any_pb2, descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
@@ -69,18 +69,32 @@ def message_class(name: str) -> type[Proto] | None:
 
 @cache
 def _import_contract() -> None:
+    for file in _described():
+        importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+
+
+@cache
+def _packages() -> frozenset[str]:
+    return frozenset(file.package for file in _described())
+
+
+def _described() -> list[FileDescriptorProto]:
     described = FileDescriptorSet.FromString((files("dangol") / "descriptors.binpb").read_bytes())
-    for file in described.file:
-        if file.package.startswith("dangol."):
-            importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+    return [file for file in described.file if file.package.startswith("dangol.")]
 
 
 def check_event_types(event_types: Iterable[str]) -> None:
     """Raise `Invalid` for a pattern that nothing can match."""
     for pattern in event_types:
-        if not _PATTERN.fullmatch(pattern) or ("*" not in pattern and message_class(pattern) is None):
+        if not _PATTERN.fullmatch(pattern) or not _can_match(pattern):
             rule = f"{pattern!r} must be the full name of a domain event, dangol.<…>.* or *"
             raise Invalid.field("webhook_endpoint.event_types", rule)
+
+
+def _can_match(pattern: str) -> bool:
+    if "*" in pattern:
+        return any(f"{package}.".startswith(pattern.removesuffix("*")) for package in _packages())
+    return pattern not in _BETWEEN_SERVICES and message_class(pattern) is not None
 
 
 def changes_from_proto(request: pb.UpdateWebhookEndpointRequest) -> Mapping[str, Any]:
