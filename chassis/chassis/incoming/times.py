@@ -19,6 +19,9 @@ _LOOSE = re.compile(
 )
 _NUMBER = re.compile(r"-?\d{1,19}(?:\.\d{1,9})?", re.ASCII)
 
+_DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.ASCII)
+"""A day of ISO 8601 without hyphens; nobody means the seconds of 1970 that it would be as a number."""
+
 
 def read_time(value: object, zone: tzinfo = UTC) -> int:
     """Return microseconds since the epoch, or 0 when nobody can tell what was meant.
@@ -51,10 +54,11 @@ def event_time(received_us: int, sent_us: int, original_us: int) -> int:
 def _read_loosely(text: str, zone: tzinfo) -> int:
     if len(text) > 100:
         return NOT_GIVEN
-    if _NUMBER.fullmatch(text):
+    is_day = _DAY.fullmatch(text) is not None
+    if not is_day and _NUMBER.fullmatch(text):
         return _from_number(float(text))
     try:
-        moment = _read_parts(text) or parsedate_to_datetime(text)
+        moment = datetime.fromisoformat(text) if is_day else _read_parts(text) or parsedate_to_datetime(text)
         return to_us(moment if moment.tzinfo else moment.replace(tzinfo=zone))
     except (ValueError, TypeError, OverflowError, IndexError):
         return NOT_GIVEN
