@@ -304,6 +304,9 @@ async def test_archives_are_repaired_as_the_gateway_does(service: RunningService
     assert (done.read_rows, done.taken_events, done.rejected_rows) == (1, 1, 2)
     assert "$.properties" in (await rejects(service, done.import_id))[0][2]
     assert dict((await profile(service, f"user_id:u-{tag}")).event_counts) == {"identify": 1, "Product Viewed": 2}
+    data = json.dumps({**viewed, "userId": f"u\x00-{tag}", "messageId": f"d-{tag}"}).encode()
+    await imported(service, EVENTS, pb.IMPORT_FORMAT_SEGMENT_ARCHIVE, data)
+    assert dict((await profile(service, f"user_id:u\ufffd-{tag}")).event_counts) == {"Product Viewed": 1}
 
 
 async def test_an_upload_goes_on_where_it_stopped(service: RunningService, tag: str) -> None:

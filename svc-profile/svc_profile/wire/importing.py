@@ -187,6 +187,8 @@ class _Translator:
         if not kind:
             raise RowRejected("type", "must be identify, track, page, screen, group or alias")
         user_id, anonymous_id, name = usable_id(row.user_id), usable_id(row.anonymous_id), row.name
+        if "\x00" in user_id or "\x00" in anonymous_id:
+            user_id, anonymous_id = repair.clean_text(user_id), repair.clean_text(anonymous_id)
         if not (user_id or anonymous_id or (kind == _IDENTIFY and self._is_known_by_traits(row))):
             raise RowRejected("user_id, anonymous_id", "one of them must tell who the customer is")
         if kind == _TRACK and (not name or name.isspace()):
