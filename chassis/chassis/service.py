@@ -18,6 +18,8 @@ from chassis.gate import Gate
 from chassis.jobs import Job, JobRunner
 from chassis.operations import operations_servicers
 from chassis.outbox import Relay
+from chassis.personal_traits import SUBSCRIPTIONS as PERSONAL_TRAITS_SUBSCRIPTIONS
+from chassis.personal_traits import HeardPersonalTraits
 from chassis.privacy import PersonalStore, PersonalTables, tombstones
 from chassis.privacy.hearing import Privacy
 from chassis.privacy.tombstones import Tombstones
@@ -78,8 +80,8 @@ class Service:
     """Where it keeps what is personal, for the requests of data subjects."""
     retained: Sequence[RetentionStore] = ()
     """What it keeps of events, for the rules of retention."""
-    personal_traits: Callable[[], Collection[str]] = tuple
-    """Names further traits that are masked for callers who may not see what is personal."""
+    personal_traits: Callable[[], Collection[str]] | None = None
+    """Names further traits that are masked for callers who may not see what is personal; None: those it heard of."""
     trace: Trace | None = None
     """What the service knows of an event, for the truth call."""
 
@@ -92,7 +94,8 @@ class Service:
     def heard(self) -> Sequence[Subscription]:
         """Everything that the service hears: its own subscriptions, and what every service keeps."""
         privacy = Privacy(self.name, self.bus, self.personal)
-        return *self.subscriptions, *consent.SUBSCRIPTIONS, *RETENTION_SUBSCRIPTIONS, *privacy.subscriptions()
+        of_all = *consent.SUBSCRIPTIONS, *RETENTION_SUBSCRIPTIONS, *PERSONAL_TRAITS_SUBSCRIPTIONS
+        return *self.subscriptions, *of_all, *privacy.subscriptions()
 
 
 class Runner:
@@ -107,7 +110,9 @@ class Runner:
         report = RetentionReportRpc(service.name, service.database, service.retained)
         operations = operations_servicers(settings, service.bus, service.database, trace, report)
         servicers = [*service.servicers, *operations] if "rpc" in roles else []
-        self.rpc = RpcServer(settings, servicers, Gate(settings, service.database), service.personal_traits)
+        self._resources, self._workers = list(service.resources), list(service.workers)
+        personal_traits = service.personal_traits or self._hear_personal_traits()
+        self.rpc = RpcServer(settings, servicers, Gate(settings, service.database), personal_traits)
         self._relay = Relay(service.database, service.bus)
         self._stoppables: list[Consumer | JobRunner] = []
         if "consumers" in roles:
@@ -141,18 +146,25 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
         self._relay_task: asyncio.Task[None] | None = None
 
+    def _hear_personal_traits(self) -> Callable[[], Collection[str]]:
+        heard = HeardPersonalTraits(self.service.database)
+        if "rpc" in self._roles:
+            self._resources.append(heard)
+            self._workers.append(Worker("personal-traits", heard.run, role="rpc"))
+        return heard.names
+
     async def start(self) -> None:
         """Connect, open, listen; returns when work has begun. Engines that are away are waited for."""
         # The port first: a process that cannot have it must not take work.
         await self.rpc.start()
         await self.service.bus.open()
-        for resource in self.service.resources:
+        for resource in self._resources:
             await resource.open()
         self.rpc.open()
         self._relay_task = asyncio.create_task(self._kept_running("outbox", self._relay.run))
         for stoppable in self._stoppables:
             self._tasks.append(asyncio.create_task(self._kept_running(stoppable.name, stoppable.run)))
-        for worker in self.service.workers:
+        for worker in self._workers:
             if worker.role in self._roles:
                 self._tasks.append(asyncio.create_task(self._kept_running(worker.name, self._run(worker))))
         self._tasks.append(asyncio.create_task(self._watch_health()))
@@ -167,7 +179,7 @@ class Runner:
         # The relay goes last: what the others announced while draining still goes out.
         self._relay.stop()
         await self._finish([self._relay_task] if self._relay_task else [])
-        for resource in reversed(self.service.resources):
+        for resource in reversed(self._resources):
             await resource.close()
         await self.service.bus.close()
         await self.service.database.close()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The service through its door: events in by the stream, figures out by gRPC."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -18,6 +20,7 @@ from dangol.metrics.v1.metrics_pb2_grpc import MetricsServiceStub
 from dangol.operations.v1.operations_pb2 import ListAccessesRequest, TraceEventRequest
 from dangol.operations.v1.operations_pb2_grpc import AccessLogServiceStub, TraceServiceStub
 from dangol.profile.v1.identity_pb2 import FragmentMapping, FragmentsRemapped
+from dangol.profile.v1.traits_pb2 import PersonalTraitsChanged
 from dangol.segmentation.v1.segmentation_pb2 import MembershipChange, MembershipsChanged, SegmentDeleted, SegmentSaved
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -215,6 +218,27 @@ async def test_a_timeline_shows_what_the_client_sent(service: RunningService) ->
     assert last.event_time.ToMicroseconds() == at
     assert last.received_time.ToMicroseconds() == at + 1_000_000
     assert json_format.MessageToDict(last.properties) == {"상품": "신발", "price": 12000, "tags": ["a", None]}
+
+
+async def test_a_timeline_masks_what_the_company_defined_as_personal(service: RunningService) -> None:
+    """For callers who may not see what is personal; the highest revision holds, whatever comes after it."""
+    viewed = Happening(
+        fragment("ana"), moment(DAY), PRODUCT_ADDED, "m1", properties={"shoe_size": "비밀", "price": 12000}
+    )
+    await deliver(service, viewed)
+    await service.deliver(PersonalTraitsChanged(names=["shoeSize"], revision=2))
+    await service.deliver(PersonalTraitsChanged(names=[], revision=1))
+    request = pb.ListProfileEventsRequest(profile="user_id:ana")
+
+    async def seen(*scopes: str) -> object:
+        (event,) = (await service.stub(MetricsServiceStub, scopes).ListProfileEvents(request)).events
+        return json_format.MessageToDict(event.properties)
+
+    deadline = time.monotonic() + 10
+    while await seen("metrics.read") != {"shoe_size": "***", "price": 12000}:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert await seen("metrics.read", "metrics.pii") == {"shoe_size": "비밀", "price": 12000}
 
 
 async def test_names_come_with_volumes(service: RunningService) -> None:

@@ -17,6 +17,7 @@ from svc_profile.usecases.exporting import forget_exports
 from svc_profile.usecases.holding import destroy_some
 from svc_profile.usecases.importing import forget_imports
 from svc_profile.usecases.indexing import seal_index
+from svc_profile.usecases.personal_traits import announce_names_again
 from svc_profile.usecases.rejected import forget_rejected
 from svc_profile.usecases.retention import announce_again
 from svc_profile.usecases.webhooks import forget_deliveries
@@ -104,9 +105,11 @@ class Announcing:
         self._database = database
 
     async def run(self) -> None:
-        """Announce the rules of retention."""
+        """Announce the rules of retention, and which traits are personal."""
         async with self._database.transaction() as tx:
             await announce_again(tx)
+        async with self._database.transaction() as tx:
+            await announce_names_again(tx)
 
 
 def jobs(

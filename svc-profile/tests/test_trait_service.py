@@ -30,6 +30,7 @@ from svc_profile.domain.events import Namer
 from svc_profile.domain.fragments import learn
 from svc_profile.domain.profiles import fold_profile
 from svc_profile.domain.traits import Policy
+from svc_profile.jobs import Announcing
 from svc_profile.settings import Settings
 from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.usecases.deriving import derive_some
@@ -241,6 +242,32 @@ async def test_a_trait_that_is_defined_as_personal_is_masked(service: RunningSer
     history = pb.ListTraitHistoryRequest(profile=f"user_id:{user}", trait=size)
     masked = await service.stub(TraitServiceStub, ["profile.read"]).ListTraitHistory(history)
     assert masked.changes[0].new_value.string_value == "***"
+
+
+async def test_every_service_hears_which_traits_are_personal(service: RunningService, tag: str) -> None:
+    """All of them at each change, and again each day for services that are new."""
+    secret, plain = f"secret_{tag}", f"plain_{tag}"
+
+    async def told() -> pb.PersonalTraitsChanged:
+        await service.settled()
+        return max(await service.published(pb.PersonalTraitsChanged), key=lambda message: message.revision)
+
+    await define(service, secret, pii=True)
+    first = await told()
+    await define(service, plain)
+    second = await told()
+    assert secret in first.names
+    assert secret in second.names
+    assert plain not in second.names
+    assert second.revision > first.revision
+    await traits_stub(service).DeleteTraitDefinition(pb.DeleteTraitDefinitionRequest(name=secret))
+    last = await told()
+    assert secret not in last.names
+    count = len(await service.published(pb.PersonalTraitsChanged))
+    await Announcing(service.database).run()
+    await service.settled()
+    again = await service.published(pb.PersonalTraitsChanged)
+    assert (len(again), again[-1]) == (count + 1, last)
 
 
 async def test_a_computed_trait_of_personal_properties_is_masked(service: RunningService, tag: str) -> None:

@@ -3,13 +3,14 @@
 
 from collections.abc import Collection
 
-from chassis.database import Database
+from chassis.database import Database, Transaction
 from chassis.masking import PERSONAL_NAMES, THINGS_HAVE_NAMES, plain
+from chassis.watching import Watched
 
 from svc_profile.domain.computed import ComputedTrait
 from svc_profile.domain.definitions import TraitSchema
 from svc_profile.store.trait_schema import TraitSchemaStore
-from svc_profile.usecases.watching import Watched
+from svc_profile.wire.traits import personal_traits_changed
 
 
 class PersonalTraits(Watched):
@@ -30,6 +31,18 @@ class PersonalTraits(Watched):
         async with self._database.snapshot() as tx:
             schema = await TraitSchemaStore(tx).current()
         self._names = frozenset(map(plain, personal_names(schema)))
+
+
+async def announce_names(tx: Transaction, schema: TraitSchema) -> None:
+    """Let every service know all names; once more does no harm, and reaches services that are new."""
+    tx.publish(personal_traits_changed(sorted(personal_names(schema)), schema.revision))
+
+
+async def announce_names_again(tx: Transaction) -> None:
+    """Announce the names as they are."""
+    schema = await TraitSchemaStore(tx).current()
+    if schema.revision:
+        await announce_names(tx, schema)
 
 
 def personal_names(schema: TraitSchema) -> frozenset[str]:

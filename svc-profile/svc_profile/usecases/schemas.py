@@ -8,10 +8,10 @@ from typing import Any
 
 from chassis.database import Database, Transaction
 from chassis.errors import Conflict
+from chassis.watching import Watched
 
 from svc_profile.domain.schemas import Enforcement, EventSchema, Judge, Judges, SchemaDraft, Violation, judges_of
 from svc_profile.store.schemas import SchemaStore
-from svc_profile.usecases.watching import Watched
 
 log = logging.getLogger(__name__)
 

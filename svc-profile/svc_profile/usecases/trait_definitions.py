@@ -10,6 +10,7 @@ from chassis.errors import Conflict, NotFound, ResourceExhausted
 from svc_profile.domain.computed import ComputedTrait
 from svc_profile.domain.definitions import TraitDefinition, TraitSchema
 from svc_profile.store.trait_schema import DerivationStore, TraitSchemaStore
+from svc_profile.usecases.personal_traits import announce_names
 from svc_profile.wire import traits as wire
 
 MOST_DEFINITIONS = 1_000
@@ -48,7 +49,7 @@ async def delete_definition(tx: Transaction, name: str) -> None:
     schema = await TraitSchemaStore(tx).take()
     before = definition_of(schema, name)
     left = {known: definition for known, definition in schema.definitions.items() if known != name}
-    saved = await TraitSchemaStore(tx).put(replace(schema, definitions=left))
+    saved = await _put(tx, replace(schema, definitions=left))
     if before.decides != TraitDefinition(name).decides:
         await DerivationStore(tx).begin()
     tx.publish(wire.definition_deleted(name, saved.revision))
@@ -56,11 +57,18 @@ async def delete_definition(tx: Transaction, name: str) -> None:
 
 async def _save(tx: Transaction, schema: TraitSchema, definition: TraitDefinition) -> TraitDefinition:
     before = schema.definitions.get(definition.name, TraitDefinition(definition.name))
-    saved = await TraitSchemaStore(tx).put(schema.with_definition(definition))
+    saved = await _put(tx, schema.with_definition(definition))
     if definition.decides != before.decides:
         await DerivationStore(tx).begin()
     tx.publish(wire.definition_saved(definition, saved.revision))
     return definition
+
+
+async def _put(tx: Transaction, schema: TraitSchema) -> TraitSchema:
+    """Keep what was decided; whoever masks what is personal hears of it."""
+    saved = await TraitSchemaStore(tx).put(schema)
+    await announce_names(tx, saved)
+    return saved
 
 
 def definition_of(schema: TraitSchema, name: str) -> TraitDefinition:
@@ -98,14 +106,14 @@ async def delete_computed(tx: Transaction, name: str) -> None:
     schema = await TraitSchemaStore(tx).take()
     computed_of(schema, name)
     left = tuple(trait for trait in schema.computed if trait.name != name)
-    await TraitSchemaStore(tx).put(replace(schema, computed=left))
+    await _put(tx, replace(schema, computed=left))
     tx.publish(wire.computed_deleted(name))
 
 
 async def _declare(tx: Transaction, schema: TraitSchema, trait: ComputedTrait) -> ComputedTrait:
     others = [known for known in schema.computed if known.name != trait.name]
     computed = tuple(sorted([*others, trait], key=lambda each: each.name))
-    await TraitSchemaStore(tx).put(replace(schema, computed=computed))
+    await _put(tx, replace(schema, computed=computed))
     tx.publish(wire.computed_saved(trait))
     return trait
 

@@ -279,6 +279,11 @@ def definition_deleted(name: str, revision: int) -> pb.TraitDefinitionDeleted:
     return pb.TraitDefinitionDeleted(name=name, revision=revision)
 
 
+def personal_traits_changed(names: Sequence[str], revision: int) -> pb.PersonalTraitsChanged:
+    """Announce all traits that are personal."""
+    return pb.PersonalTraitsChanged(names=names, revision=revision)
+
+
 def computed_saved(trait: ComputedTrait) -> pb.ComputedTraitSaved:
     """Announce a declaration."""
     return pb.ComputedTraitSaved(computed_trait=computed_to_proto(trait))

@@ -1322,3 +1322,33 @@ class TraitsFolded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TraitsFolded: _TypeAlias = TraitsFolded  # noqa: Y015
+
+@_typing.final
+class PersonalTraitsChanged(_message.Message):
+    """Domain event: these are all traits that are masked for callers who may not see what is personal, beside those whose names
+    say it. The highest revision holds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Grows with every change of a definition or declaration."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalTraitsChanged: _TypeAlias = PersonalTraitsChanged  # noqa: Y015
