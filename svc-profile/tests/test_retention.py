@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retention: rules through the door, and the store of events obeying them."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -16,11 +17,12 @@ from dangol.operations.v1 import operations_pb2
 from dangol.operations.v1 import retention_pb2 as report_pb
 from dangol.operations.v1.operations_pb2_grpc import TraceServiceStub
 from dangol.operations.v1.retention_pb2_grpc import RetentionReportServiceStub
-from dangol.profile.v1 import consent_pb2, profile_pb2
+from dangol.profile.v1 import consent_pb2, profile_pb2, traits_pb2
 from dangol.profile.v1 import retention_pb2 as pb
 from dangol.profile.v1.consent_pb2_grpc import ConsentServiceStub
 from dangol.profile.v1.profile_pb2_grpc import ProfileServiceStub
 from dangol.profile.v1.retention_pb2_grpc import RetentionServiceStub
+from dangol.profile.v1.traits_pb2_grpc import TraitServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 from svc_profile.app import build
 from svc_profile.settings import Settings
@@ -74,6 +76,29 @@ async def create(service: RunningService, event: str, action: Action, **more: An
 async def enforce(service: RunningService) -> None:
     """Let the clock strike."""
     await Retention(service.database, service.service.retained).run()
+
+
+async def test_a_union_keeps_what_only_destroyed_events_said(service: RunningService) -> None:
+    """Also when the latest event is still there, and traits are derived again because another one is defined."""
+    traits = service.stub(TraitServiceStub)
+
+    async def define(name: str) -> None:
+        union = traits_pb2.TraitDefinition(name=name, policy=traits_pb2.TRAIT_POLICY_UNION)
+        await traits.CreateTraitDefinition(traits_pb2.CreateTraitDefinitionRequest(trait_definition=union))
+        while (await traits.GetTraitDerivation(traits_pb2.GetTraitDerivationRequest())).running:
+            await asyncio.sleep(0.02)
+
+    await define("tags")
+    for time_us, tag in ((OLD_US, "old"), (YOUNG_US, "new")):
+        event = happened("union", "", time_us)
+        event.MergeFrom(Event(type=EventType.EVENT_TYPE_IDENTIFY, traits=json.dumps({"tags": [tag]}).encode()))
+        await collect(service, event)
+    await create(service, "*", DESTROY)
+    await enforce(service)
+    await define("others")
+    request = profile_pb2.GetProfileRequest(profile="user_id:union")
+    profile = (await service.stub(ProfileServiceStub).GetProfile(request)).profile
+    assert list(profile.traits["tags"]) == ["new", "old"]
 
 
 async def rows(service: RunningService, sql: str, **given: Any) -> list[tuple[Any, ...]]:

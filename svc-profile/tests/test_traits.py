@@ -206,6 +206,26 @@ def test_a_value_whose_event_is_no_longer_kept_goes_on() -> None:
     assert derivation.traits(KIM.fragment, known) == {"x": Trait(["gold"], 5, "aa"), "y": Trait(1, 6, "bb")}
 
 
+def test_elements_of_a_union_go_on_when_only_the_latest_event_is_kept() -> None:
+    """Those that kept events say follow the definition as those events do; of the others each is judged by itself."""
+    known = {"x": Trait(["a", "b", "c", "d"], 5, "bb")}
+    kept = Statement(KIM.fragment, 5, bytes.fromhex("bb"), "", "m", {"x": ["c", "d"]})
+    for decided, expected in (
+        (definition(Policy.UNION), ["a", "b", "c", "d"]),
+        (refusing(TraitType.STRING_LIST, "a", "c", "d"), ["a", "c", "d"]),
+        (refusing(TraitType.STRING_LIST, "a", "c"), ["a"]),
+        (refusing(TraitType.STRING, "a"), ["a"]),
+    ):
+        derivation = Derivation(schema(decided))
+        derivation.add([kept])
+        assert derivation.traits(KIM.fragment, known)["x"].value == expected
+
+
+def refusing(kind: TraitType, *allowed: str) -> TraitDefinition:
+    """Define a union of some values."""
+    return TraitDefinition("x", policy=Policy.UNION, type=kind, allowed_values=allowed, enforcement=Enforcement.REJECT)
+
+
 def test_a_union_is_bounded_in_whatever_order_it_grows() -> None:
     fold = fold_of(Policy.UNION)
     states = [fold.state(f"v{n:04d}", n, f"{n:x}", "") for n in range(MAX_UNION + 20)]

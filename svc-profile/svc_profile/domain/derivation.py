@@ -10,7 +10,7 @@ import msgspec
 from svc_profile.domain.definitions import TraitSchema
 from svc_profile.domain.events import FragmentKey
 from svc_profile.domain.fragments import MAX_TRAITS, first_names
-from svc_profile.domain.traits import Trait, answers, join_into, stated
+from svc_profile.domain.traits import Trait, Union, answers, join_into, stated, without
 
 
 class Statement(msgspec.Struct, frozen=True, gc=False):
@@ -36,22 +36,42 @@ class Derivation:
         self._schema = schema
         self._derived: dict[FragmentKey, dict[str, Trait]] = {}
         self._keys: set[str] = set()
+        self._in_unions: dict[FragmentKey, dict[str, Trait]] = {}
+        """What kept statements say of traits that are unions, learnt or not."""
 
     def add(self, statements: Iterable[Statement]) -> None:
         """Fold further statements, in any order, each once."""
         for statement in statements:
             self._keys.add(statement.key.hex())
             join_into(self._derived.setdefault(statement.fragment, {}), self._stated(statement), self._schema.policies)
+            in_unions = {name: value for name, value in statement.traits.items() if self._is_union(name)}
+            if in_unions:
+                said = stated(in_unions, statement.time_us, "", "", self._schema.policies)
+                join_into(self._in_unions.setdefault(statement.fragment, {}), said, self._schema.policies)
 
     def traits(self, fragment: FragmentKey, known: Mapping[str, Trait]) -> dict[str, Trait]:
         """Return what a fragment's traits are; a known value whose event is no longer kept goes on as a statement."""
         derived = self._derived.get(fragment, {})
         for name, trait in known.items():
-            if trait.event_key not in self._keys:
-                value = self._schema.accepted({name: trait.value})
-                again = stated(value, trait.time_us, trait.event_key, trait.source, self._schema.policies)
-                join_into(derived, again, self._schema.policies)
+            value = self._lasting(fragment, name, trait)
+            again = stated(value, trait.time_us, trait.event_key, trait.source, self._schema.policies)
+            join_into(derived, again, self._schema.policies)
         return first_names(derived, MAX_TRAITS)
+
+    def _lasting(self, fragment: FragmentKey, name: str, trait: Trait) -> Mapping[str, Any]:
+        """Return what is known of a trait beyond what kept statements say."""
+        if not self._is_union(name) or not isinstance(trait.value, list):
+            return {} if trait.event_key in self._keys else self._schema.accepted({name: trait.value})
+        # It bears the moment of its latest statement alone, whatever became of those before.
+        said = self._in_unions.get(fragment, {}).get(name)
+        left = without(trait.value, said.value if said else ())
+        return {name: [each for each in left if self._accepts(name, each)]}
+
+    def _accepts(self, name: str, element: Any) -> bool:
+        return any(self._schema.accepted({name: value}) for value in (element, [element]))
+
+    def _is_union(self, name: str) -> bool:
+        return isinstance(self._schema.policies.get(name), Union)
 
     def _stated(self, statement: Statement) -> dict[str, Trait]:
         return stated(

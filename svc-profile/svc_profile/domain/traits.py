@@ -6,7 +6,7 @@ the same rule works inside a batch, inside a fragment and across the fragments o
 of its own takes the short way: the latest statement wins.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
@@ -246,6 +246,12 @@ def _first_values(values: list[Any]) -> list[Any]:
     distinct = {_encode(plain): plain for value in values if (plain := canonical(value)) is not None}
     kept = sorted(text for text in distinct if len(text) <= MAX_UNION_VALUE_BYTES)
     return [distinct[text] for text in kept[:MAX_UNION]]
+
+
+def without(values: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+    """Return the values that are not among others; as JSON, true is not 1."""
+    left_out = {_encode(canonical(other)) for other in others}
+    return [value for value in values if _encode(canonical(value)) not in left_out]
 
 
 def canonical(value: Any) -> Any:
