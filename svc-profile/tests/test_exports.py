@@ -124,7 +124,7 @@ async def test_customers_go_into_a_csv_as_one_person_each(service: RunningServic
 
 @pytest.mark.parametrize("format", [pb.EXPORT_FORMAT_CSV, pb.EXPORT_FORMAT_PARQUET])
 async def test_a_trait_may_be_called_like_a_time_of_the_customer(
-    service: RunningService, tag: str, format: pb.ExportFormat
+    service: RunningService, tag: str, format: int
 ) -> None:
     """It is what the customer's system wrote, text or any number."""
     await collect(
