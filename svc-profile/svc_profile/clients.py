@@ -7,6 +7,7 @@ proxies, no connection is used twice.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from svc_profile.domain.webhooks import Outcome
 _MOST_ANSWER_BYTES = 65_536
 _MAX_RETRY_AFTER_S = 86_400.0
 _USER_AGENT = "Dangol-Webhooks/1"
+_HOST = re.compile(rb"[A-Za-z0-9_.-]{1,254}")
+"""A name of the domain name system, with the dot that may stand at its end."""
 
 
 class ForbiddenAddress(Exception):
@@ -128,9 +131,13 @@ def check_url(url: str, allowed: Sequence[Network]) -> None:
     if parsed.scheme not in schemes or not parsed.host or parsed.userinfo or parsed.fragment:
         rule = f"must be an absolute {' or '.join(schemes)} URL without user name and fragment"
         raise Invalid.field("webhook_endpoint.url", rule)
+    if parsed.port is not None and not 0 < parsed.port < 2**16:
+        raise Invalid.field("webhook_endpoint.url", "the port must be from 1 to 65535")
     try:
         is_open = may_be_called(parsed.host, allowed)
     except ValueError:
+        if not _HOST.fullmatch(parsed.raw_host):
+            raise Invalid.field("webhook_endpoint.url", "the host must be a name of the domain name system") from None
         name = parsed.host.lower().rstrip(".")
         is_open = bool(allowed) or ("." in name and not name.endswith((".localhost", ".internal", ".local")))
     if not is_open:

@@ -307,6 +307,10 @@ async def test_archives_are_repaired_as_the_gateway_does(service: RunningService
     data = json.dumps({**viewed, "userId": f"u\x00-{tag}", "messageId": f"d-{tag}"}).encode()
     await imported(service, EVENTS, pb.IMPORT_FORMAT_SEGMENT_ARCHIVE, data)
     assert dict((await profile(service, f"user_id:u\ufffd-{tag}")).event_counts) == {"Product Viewed": 1}
+    joined = {**common, "type": "group", "groupId": f"g\x00-{tag}", "messageId": f"e-{tag}"}
+    data = json.dumps(joined).encode()
+    assert (await imported(service, EVENTS, pb.IMPORT_FORMAT_SEGMENT_ARCHIVE, data)).rejected_rows == 0
+    assert list((await profile(service, f"user_id:u-{tag}")).groups) == [f"g\ufffd-{tag}"]
 
 
 async def test_an_upload_goes_on_where_it_stopped(service: RunningService, tag: str) -> None:

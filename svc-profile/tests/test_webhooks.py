@@ -295,6 +295,15 @@ def test_an_address_inside_is_refused_when_it_is_written_down(url: str) -> None:
         check_url(url, ())
 
 
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [("https://example.com:99999", "port"), ("https://example.com:0/", "port"), ("https://exa mple.com", "host")],
+)
+def test_an_address_that_nobody_could_call_is_refused_when_it_is_written_down(url: str, rule: str) -> None:
+    with pytest.raises(Invalid, match=f"webhook_endpoint.url: the {rule}"):
+        check_url(url, ())
+
+
 async def test_the_service_looks_at_the_address_too(service: RunningService) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="url") as refused:
         await create(service, "https://10.0.0.1/")

@@ -260,7 +260,7 @@ def _fill_ids(event: events_pb2.Event, row: Row) -> None:
 
 
 def _needed(value: str, field: str, rule: str) -> str:
-    text = usable_id(value)
+    text = repair.clean_text(usable_id(value))
     if not text:
         raise RowRejected(field, rule)
     return text
