@@ -71,7 +71,7 @@ CHASSIS_TABLES = (
 
 IMPERSONAL = frozenset(
     {
-        "alembic_version", "chassis_version", "forgotten_revision", "heard_retention_revision",
+        "alembic_version", "chassis_version", "forgotten_revision", "heard_personal_traits", "heard_retention_revision",
         "heard_retention_rules", "inbox", "outbox", "purpose_defaults", "retention_runs",
     }
 )  # fmt: skip
