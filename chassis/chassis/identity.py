@@ -54,20 +54,21 @@ class IdentityKey:
         keyed.update(f"{namespace}\x00{value}".encode())
         return keyed.digest()
 
-    def resolve(self, reference: str) -> FragmentId:
+    def resolve(self, reference: str, field: str = "profile") -> FragmentId:
         """Turn a profile reference (`prf_…` or `<namespace>:<value>`) into the fragment that it names.
 
-        Raises `Invalid` when the text is no reference. Whether anybody is behind it is for the caller to find out.
+        Raises `Invalid` of the field that holds it when the text is no reference. Whether anybody is behind it is for
+        the caller to find out.
         """
         if reference.startswith(PREFIX):
-            return FragmentId(parse_profile_id(reference))
+            return FragmentId(parse_profile_id(reference, field))
         namespace, colon, value = reference.partition(":")
         if not colon or namespace not in self.types:
             known = ", ".join(self.types.rank)
-            raise Invalid.field("profile", f"must be prf_… or <namespace>:<value>; the namespaces are {known}")
+            raise Invalid.field(field, f"must be prf_… or <namespace>:<value>; the namespaces are {known}")
         normal = self.types.normalise(namespace, value)
         if normal is None:
-            raise Invalid.field("profile", f"the value is not a usable {namespace}")
+            raise Invalid.field(field, f"the value is not a usable {namespace}")
         return self.fragment_id(Identifier(namespace, normal))
 
 
@@ -77,14 +78,14 @@ def format_profile_id(profile_id: UUID) -> str:
     return PREFIX + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def parse_profile_id(text: str) -> ProfileId:
+def parse_profile_id(text: str, field: str = "profile") -> ProfileId:
     """Read what `format_profile_id` wrote; raises `Invalid`."""
     body = text.removeprefix(PREFIX).upper()
     if not text.startswith(PREFIX) or len(body) != 26 or any(c not in _VALUES for c in body):
-        raise Invalid.field("profile", "a profile id is prf_ and 26 characters of 0-9 and A-Z without I, L, O, U")
+        raise Invalid.field(field, "a profile id is prf_ and 26 characters of 0-9 and A-Z without I, L, O, U")
     number = 0
     for character in body:
         number = number << 5 | _VALUES[character]
     if number >> 128:
-        raise Invalid.field("profile", "no such profile id")
+        raise Invalid.field(field, "no such profile id")
     return ProfileId(UUID(int=number))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which traits a company defined as personal, as this service heard it, so that its answers mask them too."""
+"""Which traits a company defined as personal, so that every answer masks them too."""
 
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 
 from dangol.profile.v1.traits_pb2 import PersonalTraitsChanged
@@ -11,7 +12,7 @@ from chassis.streams import Subscription
 from chassis.watching import Watched
 
 
-class HeardPersonalTraits(Watched):
+class PersonalTraits(Watched):
     """Their names as this process knows them."""
 
     what = "the names of personal traits"
@@ -27,8 +28,20 @@ class HeardPersonalTraits(Watched):
     async def refresh(self) -> None:
         """Read the names."""
         async with self._database.snapshot() as tx:
-            names = await tx.value("SELECT names FROM heard_personal_traits")
-        self._names = frozenset(map(plain, names))
+            self._names = frozenset(map(plain, await self.read(tx)))
+
+    @abstractmethod
+    async def read(self, tx: Transaction) -> Collection[str]:
+        """Return the names as they were defined."""
+
+
+class HeardPersonalTraits(PersonalTraits):
+    """Their names as this service heard them."""
+
+    async def read(self, tx: Transaction) -> Collection[str]:
+        """Return what svc-profile said last."""
+        names: list[str] = await tx.value("SELECT names FROM heard_personal_traits")
+        return names
 
 
 async def learn_names(tx: Transaction, messages: Sequence[PersonalTraitsChanged]) -> None:

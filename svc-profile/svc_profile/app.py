@@ -53,7 +53,7 @@ from svc_profile.store.sealed import COLUMNS
 from svc_profile.usecases.advancing import Advancing
 from svc_profile.usecases.erasing import Surroundings
 from svc_profile.usecases.holding import HeldEvents
-from svc_profile.usecases.personal_traits import PersonalTraits
+from svc_profile.usecases.personal_traits import DefinedPersonalTraits
 from svc_profile.usecases.retaining import RetainedEvents
 from svc_profile.usecases.schemas import SchemaBook
 from svc_profile.workers.delivering import DeliveryWorker
@@ -73,7 +73,7 @@ def build(settings: Settings) -> Service:
     namer = Namer(key)
     book = SchemaBook(database)
     collecting = Collecting(namer, book, settings.counted_properties)
-    personal_traits = PersonalTraits(database)
+    personal_traits = DefinedPersonalTraits(database)
     keys = Keyring.from_settings(settings.api_keys, local=settings.local)
     webhook_key, nets = settings.webhook_key(), settings.webhook_nets()
     client = WebhookClient(timeout_seconds=settings.webhook_timeout_seconds, allowed=nets)

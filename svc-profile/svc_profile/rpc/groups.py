@@ -6,14 +6,12 @@ from uuid import UUID
 from chassis.calls import current_caller, tell_of
 from chassis.clock import now, to_us
 from chassis.database import Database
-from chassis.errors import Invalid
 from chassis.identity import IdentityKey
 from dangol.profile.v1 import groups_pb2 as pb
 from dangol.profile.v1.groups_pb2_grpc import GroupServiceServicer
 from grpc.aio import ServicerContext
 
 from chassis import pages
-from svc_profile.domain.events import FragmentKey
 from svc_profile.usecases import groups
 from svc_profile.wire import groups as wire
 from svc_profile.wire.traits import name_position
@@ -77,7 +75,7 @@ class GroupRpc(GroupServiceServicer):
     async def PutHousehold(self, request: pb.PutHouseholdRequest, context: ServicerContext) -> pb.PutHouseholdResponse:
         """Declare a household or further members of one."""
         members = [
-            (self._resolve_in(f"members[{place}].profile", member.profile), member.role)
+            (self._key.resolve(member.profile, f"members[{place}].profile").bytes, member.role)
             for place, member in enumerate(request.members)
         ]
         wanted = groups.Household(request.household_id, request.display_name, members)
@@ -96,10 +94,3 @@ class GroupRpc(GroupServiceServicer):
                 tx, request.household_id, fragment, actor=current_caller().name, now_us=to_us(now())
             )
         return pb.RemoveFromHouseholdResponse()
-
-    def _resolve_in(self, field: str, reference: str) -> FragmentKey:
-        """Resolve a reference; an error names the field that holds it."""
-        try:
-            return self._key.resolve(reference).bytes
-        except Invalid as error:
-            raise Invalid.field(field, error.violations[0].rule) from error

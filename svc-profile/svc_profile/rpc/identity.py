@@ -115,13 +115,7 @@ class IdentityRpc(IdentityServiceServicer):
 
     def _named(self, field: str, references: Sequence[str]) -> list[FragmentKey]:
         """Resolve each reference; an error names its place in the list."""
-        return [self._named_one(f"{field}[{place}]", reference) for place, reference in enumerate(references)]
-
-    def _named_one(self, field: str, reference: str) -> FragmentKey:
-        try:
-            return self._key.resolve(reference).bytes
-        except Invalid as error:
-            raise Invalid.field(field, error.violations[0].rule) from error
+        return [self._key.resolve(each, f"{field}[{place}]").bytes for place, each in enumerate(references)]
 
     def _ends(self, request: pb.ExplainProfileRequest) -> tuple[FragmentKey, FragmentKey] | None:
         if not request.from_identifier and not request.to_identifier:
@@ -130,7 +124,7 @@ class IdentityRpc(IdentityServiceServicer):
         for field, reference in ends.items():
             if not reference:
                 raise Invalid.field(field, "is required with the other end of the chain")
-        start, end = (self._named_one(field, reference) for field, reference in ends.items())
+        start, end = (self._key.resolve(reference, field).bytes for field, reference in ends.items())
         return start, end
 
     @asynccontextmanager

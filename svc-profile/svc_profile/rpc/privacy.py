@@ -151,10 +151,7 @@ class PrivacyRpc(PrivacyServiceServicer):
         """Let an identifier be collected again."""
         if request.identifier.startswith(PREFIX):
             raise Invalid.field("identifier", "must be <namespace>:<value>")
-        try:
-            fragment = self._key.resolve(request.identifier).bytes
-        except Invalid as error:
-            raise Invalid.field("identifier", error.violations[0].rule) from error
+        fragment = self._key.resolve(request.identifier, "identifier").bytes
         async with self._database.transaction() as tx:
             await lift_suppression(tx, fragment)
         return pb.LiftSuppressionResponse()

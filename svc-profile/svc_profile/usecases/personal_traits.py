@@ -3,9 +3,9 @@
 
 from collections.abc import Collection
 
-from chassis.database import Database, Transaction
+from chassis.database import Transaction
 from chassis.masking import PERSONAL_NAMES, THINGS_HAVE_NAMES, plain
-from chassis.watching import Watched
+from chassis.personal_traits import PersonalTraits
 
 from svc_profile.domain.computed import ComputedTrait
 from svc_profile.domain.definitions import TraitSchema
@@ -13,24 +13,12 @@ from svc_profile.store.trait_schema import TraitSchemaStore
 from svc_profile.wire.traits import personal_traits_changed
 
 
-class PersonalTraits(Watched):
-    """The names of personal traits as this process knows them."""
+class DefinedPersonalTraits(PersonalTraits):
+    """The names of personal traits, as they are defined here."""
 
-    what = "the names of personal traits"
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._names: Collection[str] = frozenset()
-
-    def names(self) -> Collection[str]:
-        """Return the names, spelt as the masking spells them."""
-        return self._names
-
-    async def refresh(self) -> None:
-        """Read the names."""
-        async with self._database.snapshot() as tx:
-            schema = await TraitSchemaStore(tx).current()
-        self._names = frozenset(map(plain, personal_names(schema)))
+    async def read(self, tx: Transaction) -> Collection[str]:
+        """Return the names of the schema."""
+        return personal_names(await TraitSchemaStore(tx).current())
 
 
 async def announce_names(tx: Transaction, schema: TraitSchema) -> None:
